@@ -1,0 +1,283 @@
+"""Reads the tables under `models/`: models, cascades, profiles, quality curves, recorded scores.
+
+A model or a cascade is a row in a table and no code. Published and measured figures look the same;
+their `source` column tells them apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import tomllib
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from shared.errors import SettingsError
+from shared.schema import STAGES, Stage
+
+TABLES: Final = Path(__file__).resolve().parent.parent / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A row of [models]: a diffusion pipeline and how it is called."""
+
+    name: str
+    source: str
+    steps: int
+    guidance: float
+    size: int
+    memory_gib: float
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Seconds per batch of one model on one GPU type, by batch size, ascending."""
+
+    model: str
+    gpu: str
+    p50_s: Mapping[int, float]
+    p95_s: Mapping[int, float]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes that were measured."""
+        return tuple(self.p50_s)
+
+    def service_s(self, batch: int) -> float:
+        """Seconds for a batch, interpolated linearly between measured sizes, prolonged beyond them."""
+        return interpolate(tuple(self.p50_s.items()), batch)
+
+    def scaled(self, pace: float) -> Profile:
+        """The same profile on a machine that takes `pace` times as long."""
+        return replace(
+            self,
+            p50_s={batch: seconds * pace for batch, seconds in self.p50_s.items()},
+            p95_s={batch: seconds * pace for batch, seconds in self.p95_s.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Quality against the heavy share, for one way of choosing which prompts go heavy.
+
+    `lower_is_better` holds for the Frechet distance. `assumed`: no one measured it.
+    """
+
+    selector: str
+    metric: str
+    points: tuple[tuple[float, float], ...]
+    source: str = ""
+    assumed: bool = False
+
+    def at(self, share: float) -> float:
+        """Quality at a heavy share in [0, 1], by linear interpolation, without a fit."""
+        return interpolate(self.points, min(1.0, max(0.0, share)))
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether smaller values are better."""
+        return self.metric == "fid"
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A light and a heavy model, the deadline they promise, and what is known of both."""
+
+    name: str
+    models: Mapping[Stage, Model]
+    deadline_s: float
+    gpu: str
+    metric: str
+    discriminator: str
+    discriminator_s: float
+    profiles: Mapping[Stage, Mapping[str, Profile]]
+    curves: Mapping[tuple[str, str], Curve] = field(default_factory=dict)
+    scores: tuple[float, ...] = ()
+    scores_source: str = ""
+
+    def profile(self, stage: Stage, gpu: str | None = None) -> Profile:
+        """The stage's profile on a GPU type (default: the cascade's own); raises SettingsError."""
+        by_gpu = self.profiles[stage]
+        try:
+            return by_gpu[gpu or self.gpu]
+        except KeyError:
+            raise SettingsError(
+                f"models/profiles/{self.models[stage].name}.csv has no rows for GPU {gpu or self.gpu!r}; "
+                f"it knows {', '.join(by_gpu) or 'none'}"
+            ) from None
+
+    def service_s(self, stage: Stage, batch: int, gpu: str | None = None) -> float:
+        """Seconds per batch; the light stage includes the discriminator."""
+        extra = self.discriminator_s if stage == "light" else 0.0
+        return self.profile(stage, gpu).service_s(batch) + extra
+
+    def batches(self, stage: Stage, gpu: str | None = None) -> tuple[int, ...]:
+        """The batch sizes a plan may choose from."""
+        return self.profile(stage, gpu).batches
+
+    def curve(self, selector: str = "discriminator", metric: str | None = None) -> Curve:
+        """The quality curve of a selector; by lot it is the straight line where none was measured."""
+        metric = metric or self.metric
+        if (selector, metric) in self.curves:
+            return self.curves[selector, metric]
+        known = self.curve("discriminator", metric) if selector != "discriminator" else None
+        if known is None:
+            raise SettingsError(f"models/quality/{self.name}.csv has no {metric} of selector {selector!r}")
+        ends = ((0.0, known.at(0.0)), (1.0, known.at(1.0)))
+        return Curve(selector, metric, ends, "straight line between all light and all heavy", assumed=True)
+
+    def paced(self, pace: Mapping[Stage, float]) -> Cascade:
+        """This cascade on machines that take `pace` times the profiled seconds."""
+        return replace(
+            self,
+            profiles={
+                stage: {gpu: profile.scaled(pace.get(stage, 1.0)) for gpu, profile in by_gpu.items()}
+                for stage, by_gpu in self.profiles.items()
+            },
+        )
+
+
+def interpolate(points: tuple[tuple[float, float], ...], x: float) -> float:
+    """Piecewise linear through ascending points; prolonged with the last slope to either side."""
+    if len(points) == 1:
+        return points[0][1]
+    place = min(max(bisect_left(points, (x,)), 1), len(points) - 1)
+    (x0, y0), (x1, y1) = points[place - 1], points[place]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+
+def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
+    """The cascade of that name with everything known about it; raises SettingsError."""
+    path = tables / "catalog.toml"
+    try:
+        catalog = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as wrong:
+        raise SettingsError(f"{path}: {wrong}") from None
+    if name not in catalog["cascades"]:
+        raise SettingsError(f"no cascade {name!r} in {path}; it has {', '.join(catalog['cascades'])}")
+    row: dict[str, Any] = catalog["cascades"][name]
+    models = {stage: _model(catalog, row[stage], path) for stage in STAGES}
+    scores, source = recorded_scores(name, tables)
+    return Cascade(
+        name=name,
+        models=models,
+        deadline_s=float(row["deadline_s"]),
+        gpu=row["gpu"],
+        metric=row["metric"],
+        discriminator=row["discriminator"],
+        discriminator_s=float(row["discriminator_s"]),
+        profiles={stage: read_profiles(tables / "profiles" / f"{row[stage]}.csv") for stage in STAGES},
+        curves=read_curves(tables / "quality" / f"{name}.csv"),
+        scores=scores,
+        scores_source=source,
+    )
+
+
+def _model(catalog: Mapping[str, Any], name: str, path: Path) -> Model:
+    try:
+        return Model(name=name, **catalog["models"][name])
+    except (KeyError, TypeError) as wrong:
+        raise SettingsError(f"{path}: model {name!r}: {wrong}") from None
+
+
+def read_profiles(path: Path) -> dict[str, Profile]:
+    """`model,gpu,batch,p50_s,p95_s,...` -> GPU type -> profile; raises SettingsError with file and line."""
+    p50: dict[str, dict[int, float]] = {}
+    p95: dict[str, dict[int, float]] = {}
+    for row in _rows(path):
+        batch, seconds = row.number("batch"), row.number("p50_s")
+        if batch < 1 or seconds <= 0:
+            raise row.wrong("batch and p50_s must be positive")
+        known = p50.setdefault(row.text("gpu"), {})
+        if known and batch <= max(known):
+            raise row.wrong(f"batch {batch:.0f} comes after {max(known)}")
+        known[int(batch)] = seconds
+        p95.setdefault(row.text("gpu"), {})[int(batch)] = row.number("p95_s", seconds)
+    return {gpu: Profile(path.stem, gpu, p50[gpu], p95[gpu]) for gpu in p50}
+
+
+def read_curves(path: Path) -> dict[tuple[str, str], Curve]:
+    """`selector,heavy_share,<metric>...,source` -> (selector, metric) -> curve; raises SettingsError."""
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    sources: dict[tuple[str, str], str] = {}
+    for row in _rows(path):
+        share = row.number("heavy_share")
+        for metric in ("fid", "accuracy"):
+            if not row.get(metric):
+                continue
+            key = (row.text("selector"), metric)
+            points.setdefault(key, []).append((share, row.number(metric)))
+            sources[key] = row.get("source") or ""
+            if any(after[0] <= before[0] for before, after in pairwise(points[key])):
+                raise row.wrong("heavy_share is not ascending")
+    return {key: Curve(*key, tuple(points[key]), sources[key]) for key in points}
+
+
+def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[tuple[float, ...], str]:
+    """Scores of light pictures by prompt index, and where they come from.
+
+    Taken from the published file where CASCADE_DATA names a folder that has it (the mean of its four
+    columns of P(fake), turned into P(real)); else from `quality/<cascade>_scores.csv`.
+    """
+    data = os.environ.get("CASCADE_DATA", "")
+    published = Path(data) / "diffserve" / f"p_fake_{cascade}.csv"
+    if data and published.is_file():
+        return tuple(1.0 - sum(row) / len(row) for row in _number_rows(published)), published.name
+    path = tables / "quality" / f"{cascade}_scores.csv"
+    if not path.is_file():
+        return (), "none"
+    return tuple(row.number("score") for row in _rows(path)), path.name
+
+
+def _number_rows(path: Path) -> Iterator[list[float]]:
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            yield [float(value) for value in line.replace(",", " ").split()]
+        except ValueError:
+            if number > 1:  # the first line may be a header
+                raise SettingsError(f"{path}:{number}: not numbers: {line[:60]!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a table that knows its place, for errors that name file, line and field."""
+
+    path: Path
+    line: int
+    values: Mapping[str, str | None]
+
+    @property
+    def get(self) -> Callable[[str], str | None]:
+        return self.values.get
+
+    def wrong(self, reason: str) -> SettingsError:
+        return SettingsError(f"{self.path}:{self.line}: {reason}")
+
+    def text(self, name: str) -> str:
+        value = self.values.get(name)
+        if not value:
+            raise self.wrong(f"no {name}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        value = self.values.get(name)
+        if not value and default is not None:
+            return default
+        try:
+            return float(self.text(name))
+        except ValueError:
+            raise self.wrong(f"{name} is no number: {value!r}") from None
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    try:
+        with path.open(newline="") as lines:
+            yield from (_Row(path, number, row) for number, row in enumerate(csv.DictReader(lines), start=2))
+    except OSError as wrong:
+        raise SettingsError(f"{path}: {wrong.strerror}") from None

@@ -1,0 +1,93 @@
+"""One frozen `Settings` for every service: command line over environment over file over default.
+
+`CASCADE_<NAME>` sets a field from the environment (and `REDIS_URL` the address), `--config FILE` names a
+TOML file, and `--<name>` wins over both. A wrong value is one line that names its source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.errors import SettingsError
+from shared.schema import Stage
+
+PREFIX: Final = "CASCADE_"
+
+
+class Settings(BaseModel):
+    """What a service is told from outside. Saved with each run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="address of Redis (redis://, rediss://, unix://)")
+    deployment: str = Field("cascade", pattern=r"^[\w.-]+$", description="name in braces before every key")
+    cascade: str = Field("tiny", description="a row of [cascades] in models/catalog.toml")
+    policy: str = Field("quality", description="the planner's policy")
+    solver: Literal["auto", "gurobi", "highs", "exhaustive"] = Field("auto", description="who solves the program")
+    backend: Literal["diffusers", "sleeping"] = Field("diffusers", description="sleeping: draw nothing, take the time")
+    deadline_s: float | None = Field(None, gt=0, description="promise on latency; default: the cascade's")
+    node: str = Field(default_factory=socket.gethostname, pattern=r"^[\w.-]+$", description="this machine's name")
+    slots: int = Field(1, ge=1, le=512, description="GPUs, or shares of one, on this node")
+    gpu: str | None = Field(None, description="GPU type of this node; default: the cascade's")
+    stage: Stage | None = Field(None, description="which model a worker runs")
+    slot: int = Field(0, ge=0, description="the slot a worker draws on")
+    lease_s: float = Field(2.0, gt=0, description="a worker unheard of for this long has lost its prompts")
+    margin_s: float = Field(0.15, gt=0, description="how long before a deadline the keeper settles a prompt")
+    plan_period_s: float = Field(1.0, gt=0, description="seconds between two looks of the planner")
+    dwell_s: float = Field(3.0, ge=0, description="least seconds between two changes of worker counts")
+    picture_ttl_s: float = Field(600.0, gt=0, description="how long pictures and records stay")
+    done_keep_s: float = Field(3600.0, gt=0, description="how long outcomes stay in the done stream")
+    supervisor_socket: Path = Field(Path("logs/supervisor.sock"), description="unix socket of the node's supervisor")
+    log_dir: Path | None = Field(None, description="folder for JSON-line logs; default: standard error only")
+
+    @model_validator(mode="after")
+    def _lease_fits_the_deadline(self) -> Settings:
+        if self.deadline_s is not None and self.lease_s > self.deadline_s / 5:
+            raise ValueError(f"lease_s ({self.lease_s}) must be at most a fifth of deadline_s ({self.deadline_s})")
+        return self
+
+
+def parser(description: str, names: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser with `--config` and one option per named field of Settings."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--config", type=Path, help="TOML file with any of these settings")
+    for name in names:
+        about = Settings.model_fields[name]
+        made.add_argument(f"--{name.replace('_', '-')}", dest=name, help=(about.description or "").replace("%", "%%"))
+    return made
+
+
+def load(arguments: argparse.Namespace | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Gather the settings; raises SettingsError with one line that names the field."""
+    given = vars(arguments) if arguments is not None else {}
+    values = _from_file(given.get("config"))
+    if "REDIS_URL" in environment:
+        values["redis_url"] = environment["REDIS_URL"]
+    for name in Settings.model_fields:
+        if PREFIX + name.upper() in environment:
+            values[name] = environment[PREFIX + name.upper()]
+        if given.get(name) is not None:
+            values[name] = given[name]
+    try:
+        return Settings(**values)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise SettingsError(f"{place}: {first['msg']} (got {first['input']!r})"[:300]) from None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as wrong:
+        raise SettingsError(f"{path}: {wrong}") from None

@@ -1,0 +1,127 @@
+"""The way to Redis: connecting, checking the server, running scripts. The only file that imports `redis`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.retry import Retry
+
+from shared.config import Settings
+from shared.errors import ServerUnfit
+from shared.schema import GROUP, STAGES, Keys
+
+# A server that is away, loading or not yet the primary: wait, connect again, go on.
+Unreachable: Final = (redis.ConnectionError, redis.TimeoutError, BusyLoadingError, ReadOnlyError)
+CommandRefused: Final = ResponseError
+OLDEST: Final = (6, 2)
+
+_LUA: Final = Path(__file__).parent / "lua"
+Argument = str | bytes | int | float
+Arguments = Sequence[Argument]
+Reply = Any
+
+
+class Connection:
+    """A pool of connections to the Redis of one deployment, and its scripts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.deployment)
+        try:
+            self.client = redis.Redis.from_url(
+                settings.redis_url,
+                protocol=2,
+                socket_timeout=None,  # redis-py 8 ends a blocking read after 5 s and retries for a minute
+                socket_connect_timeout=5,
+                retry=Retry(NoBackoff(), 0),
+                health_check_interval=0,
+            )
+        except ValueError as wrong:
+            raise ServerUnfit(f"{settings.redis_url}: {wrong}") from None
+        self._sources = _scripts()
+        self._digests: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Raise ServerUnfit with one line when this server cannot carry the project; make the groups."""
+        url = self.settings.redis_url
+        try:
+            server = cast(Mapping[str, Any], self.client.info("server"))
+            role = cast(Mapping[str, Any], self.client.info("replication"))["role"]
+            version = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
+            if version < OLDEST:
+                raise ServerUnfit(f"Redis at {url} is {server['redis_version']}; 6.2 or newer is needed")
+            if role != "master":
+                raise ServerUnfit(f"Redis at {url} is a read-only replica; name its primary in REDIS_URL")
+            self.ensure_groups()
+        except BusyLoadingError:
+            raise ServerUnfit(f"Redis at {url} is still loading its files; try again when it is done") from None
+        except RedisError as wrong:
+            raise ServerUnfit(f"Redis at {url} cannot be used: {wrong}") from None
+
+    def ensure_groups(self) -> None:
+        """Create the streams' groups where they are missing."""
+        for stage in STAGES:
+            for stream in self.keys.streams[stage]:
+                try:
+                    self.client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+                except ResponseError as wrong:
+                    if "BUSYGROUP" not in str(wrong):
+                        raise
+
+    def now(self) -> float:
+        """The server's time, the one clock of a deployment."""
+        whole, micro = self.client.time()
+        return whole + micro / 1e6
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Reply:
+        """Run one script."""
+        return self.run_many([(script, keys, arguments)])[0]
+
+    def run_many(self, calls: Sequence[tuple[str, Sequence[str], Arguments]]) -> list[Reply]:
+        """Run scripts in one round trip; an error of one is raised after all have run."""
+        if not self._digests:
+            self._load()
+        replies = self._send(calls)
+        lost = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lost:  # the server was restarted: its scripts are gone
+            self._load()
+            for i, reply in zip(lost, self._send([calls[i] for i in lost]), strict=True):
+                replies[i] = reply
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return replies
+
+    def _send(self, calls: Sequence[tuple[str, Sequence[str], Arguments]]) -> list[Reply]:
+        commands = [("EVALSHA", self._digests[name], len(keys), *keys, *rest) for name, keys, rest in calls]
+        if len(commands) == 1:
+            try:
+                return [self._execute(self.client, commands[0])]
+            except NoScriptError as gone:
+                return [gone]
+        pipe = self.client.pipeline(transaction=False)
+        for command in commands:
+            self._execute(pipe, command)
+        return pipe.execute(raise_on_error=False)
+
+    @staticmethod
+    def _execute(client: Any, command: tuple[Argument, ...]) -> Reply:
+        return client.execute_command(*command)
+
+    def _load(self) -> None:
+        self._digests = {name: str(self.client.script_load(text)) for name, text in self._sources.items()}
+
+
+def _scripts() -> dict[str, str]:
+    common = (_LUA / "common.lua").read_text()
+    paths = sorted(_LUA.glob("*.lua"))
+    return {path.stem: common + path.read_text() for path in paths if path.stem != "common"}

@@ -1,0 +1,71 @@
+"""What callers and the broker hand each other: values around a publish, a claim, a hop, a lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.errors import MalformedEntry
+from shared.messages import End, Entry, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A prompt at the door: seconds it is promised within, and how late it came against its schedule."""
+
+    job: Job
+    allowance_s: float
+    lag_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the door said: published with its deadline, known already, or refused until `retry_after_s`."""
+
+    id: str
+    status: Literal["published", "known", "refused"]
+    deadline: float = 0.0
+    retry_after_s: float = 0.0
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A claimed entry that is no prompt."""
+
+    priority: int
+    entry_id: str
+    error: MalformedEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker got. `backlog`: prompts waiting or running in the next stage; `now`: server time."""
+
+    holder: bool
+    plan_version: int
+    now: float
+    ask_again_s: float
+    backlog: int
+    entries: tuple[Entry, ...] = ()
+    broken: tuple[Broken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where a claimed prompt goes: to the heavy stage (`end` None), or to its end with the reason why."""
+
+    entry: Entry
+    end: End | None
+    why: str
+    picture: bytes = b""
+    gpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What is still a worker's own after a beat of its lease."""
+
+    alive: bool
+    holder: bool
+    entries: frozenset[str]

@@ -1,0 +1,124 @@
+-- Hands a batch to an idle worker that holds its slot, or says when to ask again.
+-- KEYS  1-3 the stage's streams by class  4 plan  5 slot token  6 wake  7... the next stage's streams
+-- ARGV  1 consumer  2 token  3 batch  4 hold_s  5 allowance_s (for entries written by hand)  6... seconds for 1..batch
+-- reply {status, plan version, now, ask_again_s, next stage's backlog, class, {id, fields}, class, {id, fields}...}
+local consumer, batch, hold, allowance = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local now = server_time()
+local version = redis.call('HGET', KEYS[4], 'version') or '0'
+if redis.call('GET', KEYS[5]) ~= ARGV[2] then return {'not_holder', version, seconds(now), '0', 0} end
+local backlog = 0
+for i = 7, #KEYS do backlog = backlog + redis.call('XLEN', KEYS[i]) end
+
+local function service(n) return tonumber(ARGV[5 + n]) end
+
+-- The group of a stream; created again where somebody deleted it.
+local function group_of(stream)
+  local groups = redis.call('XINFO', 'GROUPS', stream)
+  for _, flat in ipairs(groups) do
+    local info = {}
+    for i = 1, #flat, 2 do info[flat[i]] = flat[i + 1] end
+    if info.name == GROUP then return info.pending, info['last-delivered-id'] end
+  end
+  redis.call('XGROUP', 'CREATE', stream, GROUP, '0')
+  return 0, '0-0'
+end
+
+local queue, limit, suspect = {}, batch + 32, nil
+
+local function enqueue(class, entry, fresh)
+  local since = tonumber(string.match(entry[1], '^%d+')) / 1000
+  local deadline = 0
+  for i = 1, #entry[2] - 1, 2 do
+    if entry[2][i] == 'deadline' then deadline = tonumber(entry[2][i + 1]) or 0 end
+  end
+  if deadline <= 0 then deadline = since + allowance end
+  queue[#queue + 1] = {class = class, id = entry[1], fresh = fresh, since = since, deadline = deadline}
+end
+
+for class = 1, 3 do
+  local stream = KEYS[class]
+  local length = redis.call('XLEN', stream)
+  if length > 0 and #queue < limit and not suspect then
+    local pending, last = group_of(stream)
+    if pending > 0 then
+      local alone = redis.call('XPENDING', stream, GROUP, '-', '+', 1, SUSPECT)
+      if #alone > 0 then suspect = {stream = stream, class = class, id = alone[1][1]} end
+      for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', limit - #queue, RETURNED)) do
+        local found = redis.call('XRANGE', stream, row[1], row[1])
+        if found[1] then enqueue(class, found[1], false)
+        else redis.call('XACK', stream, GROUP, row[1]) end -- deleted by hand while it waited
+      end
+    end
+    if length > pending and #queue < limit then
+      for _, entry in ipairs(redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', limit - #queue)) do
+        enqueue(class, entry, true)
+      end
+    end
+  end
+end
+
+local reply = {'ok', version, seconds(now), '0', backlog}
+
+local function claim(stream, class, id)
+  local entries = redis.call('XCLAIM', stream, GROUP, consumer, 0, id)
+  if entries[1] then
+    reply[#reply + 1] = class - 1
+    reply[#reply + 1] = entries[1]
+  else
+    redis.call('XACK', stream, GROUP, id)
+  end
+end
+
+if suspect then
+  claim(suspect.stream, suspect.class, suspect.id)
+  wake(KEYS[6])
+  return reply
+end
+if #queue == 0 then
+  redis.call('DEL', KEYS[6])
+  return reply
+end
+
+-- The same rule as cascade.batch_to_take; a test holds the two together.
+local function batch_to_take()
+  local places = {}
+  for i, item in ipairs(queue) do
+    if now + service(1) <= item.deadline then places[#places + 1] = i end
+  end
+  if #places == 0 then return #queue, 0 end
+  local full = math.min(#places, batch)
+  local count = full
+  local function urgent(n)
+    local least = math.huge
+    for i = 1, n do least = math.min(least, queue[places[i]].deadline) end
+    return least
+  end
+  while count > 1 and now + service(count) > urgent(count) do count = count - 1 end
+  if count == full and count < batch then
+    local since = math.huge
+    for _, place in ipairs(places) do since = math.min(since, queue[place].since) end
+    local latest = math.min(since + hold, urgent(#places) - service(count + 1))
+    if now < latest then return 0, latest - now end
+  end
+  return places[count], 0
+end
+
+local take, ask_again = batch_to_take()
+reply[4] = seconds(ask_again)
+local fresh = {0, 0, 0}
+for i = 1, take do
+  local item = queue[i]
+  if item.fresh then fresh[item.class] = fresh[item.class] + 1
+  else claim(KEYS[item.class], item.class, item.id) end
+end
+for class = 1, 3 do
+  if fresh[class] > 0 then
+    local read = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', fresh[class], 'STREAMS', KEYS[class], '>')
+    for _, entry in ipairs(read and read[1][2] or {}) do
+      reply[#reply + 1] = class - 1
+      reply[#reply + 1] = entry
+    end
+  end
+end
+if take > 0 and take < #queue then wake(KEYS[6]) end
+return reply

@@ -1,0 +1,14 @@
+-- Hands entries back to their queue; they keep their order and id.
+-- KEYS  1-3 the stage's streams by class  4 wake
+-- ARGV  1 consumer  2 reserved consumer that receives them  3... class, entry pairs
+-- reply how many were still ours
+local count = 0
+for i = 3, #ARGV, 2 do
+  local stream = KEYS[tonumber(ARGV[i]) + 1]
+  if owner(stream, ARGV[i + 1]) == ARGV[1] then
+    redis.call('XCLAIM', stream, GROUP, ARGV[2], 0, ARGV[i + 1], 'JUSTID')
+    count = count + 1
+  end
+end
+if count > 0 then wake(KEYS[4]) end
+return count

@@ -1,0 +1,158 @@
+"""What can be read out of Redis without changing it: totals, queues, fleet, outcomes, events.
+
+For the planner's view, the keeper, recorders and people's tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from shared.connection import CommandRefused, Connection
+from shared.messages import Outcome, Plan, Slot
+from shared.schema import GROUP, RETURNED, STAGES, SUSPECT, Keys, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Prompts of a stage that wait and that are in hand."""
+
+    waiting: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPrompt:
+    """What the keeper must know of an open prompt."""
+
+    id: str
+    deadline: float
+    stage: Stage
+    priority: int
+    entry_id: str
+    has_light: bool
+
+
+Fields = dict[bytes, bytes]
+StreamRow = tuple[bytes, Fields]
+
+
+class Observer:
+    """Reads over a connection; `connection` may be any Broker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.keys: Keys = connection.keys
+        self._client: Any = connection.client
+
+    def totals(self) -> dict[str, float]:
+        """The counters, from `{d}:totals`."""
+        raw = cast(Fields, self._client.hgetall(self.keys.totals))
+        return {name.decode(): float(value) for name, value in raw.items()}
+
+    def backlog(self) -> dict[Stage, Backlog]:
+        """Waiting = XLEN - pending + handed back; `lag` is absent on Redis 6.2 and turns nil on 7."""
+        pipe = self._client.pipeline(transaction=False)
+        for stage in STAGES:
+            for stream in self.keys.streams[stage]:
+                pipe.xlen(stream)
+                pipe.xpending(stream, GROUP)
+        replies = iter(pipe.execute(raise_on_error=False))
+        found: dict[Stage, Backlog] = {}
+        for stage in STAGES:
+            waiting = running = 0
+            for _ in self.keys.streams[stage]:
+                length, pending = next(replies), next(replies)
+                count, back = (0, 0) if isinstance(pending, CommandRefused) else _pending(pending)
+                waiting += length - count + back
+                running += count - back
+            found[stage] = Backlog(waiting, running)
+        return found
+
+    def workers(self) -> list[dict[str, str]]:
+        """What every live worker says of itself."""
+        return self._hashes(self.keys.worker("*"))
+
+    def nodes(self) -> list[dict[str, str]]:
+        """What every live agent says of its node."""
+        return self._hashes(self.keys.node("*"))
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot that can draw: each node's, with the stages whose workers are ready on it."""
+        stages: dict[tuple[str, int, str], set[Stage]] = {}
+        for worker in self.workers():
+            if worker.get("ready") == "1":
+                place = (worker["node"], int(worker["slot"]), worker["gpu"])
+                stages.setdefault(place, set()).add(cast(Stage, worker["stage"]))
+        return tuple(
+            Slot(node, number, gpu, tuple(stage for stage in STAGES if stage in able))
+            for (node, number, gpu), able in sorted(stages.items())
+        )
+
+    def open_prompts(self, before: float, limit: int = 1000) -> list[OpenPrompt]:
+        """Open prompts due before a time, the most urgent first."""
+        due = self._client.zrangebyscore(self.keys.due, "-inf", before, start=0, num=limit, withscores=True)
+        names = ["stage", "class", "entry", "light"]
+        pipe = self._client.pipeline(transaction=False)
+        for prompt_id, _ in due:
+            pipe.hmget(self.keys.prompt(prompt_id.decode()), names)
+        return [
+            OpenPrompt(
+                id=prompt_id.decode(),
+                deadline=deadline,
+                stage=cast(Stage, (stage or b"light").decode()),
+                priority=int(priority or 1),
+                entry_id=(entry or b"0-0").decode(),
+                has_light=light == b"1",
+            )
+            for (prompt_id, deadline), (stage, priority, entry, light) in zip(due, pipe.execute(), strict=True)
+        ]
+
+    def next_due(self) -> float | None:
+        """The earliest deadline of all open prompts."""
+        first = self._client.zrange(self.keys.due, 0, 0, withscores=True)
+        return float(first[0][1]) if first else None
+
+    def outcomes(self, after: str = "0", count: int = 1000) -> tuple[list[Outcome], str]:
+        """Outcomes after a stream id, oldest first, and the id to go on from."""
+        rows = self.rows(self.keys.done, after, count)
+        return [Outcome.from_wire(fields) for _, fields in rows], rows[-1][0].decode() if rows else after
+
+    def plans(self, after: str = "0", count: int = 1000) -> tuple[list[Plan], str]:
+        """Plans after a stream id, oldest first, and the id to go on from."""
+        rows = self.rows(self.keys.plans, after, count)
+        return [Plan.from_wire(fields) for _, fields in rows], rows[-1][0].decode() if rows else after
+
+    def latest(self, key: str, count: int) -> Sequence[StreamRow]:
+        """The newest rows of a stream, oldest first."""
+        return list(reversed(cast(list[StreamRow], self._client.xrevrange(key, count=count))))
+
+    def rows(self, key: str, after: str, count: int) -> Sequence[StreamRow]:
+        """Rows of a stream after an id, oldest first."""
+        return cast(list[StreamRow], self._client.xrange(key, min=f"({after}", count=count))
+
+    def image(self, prompt_id: str, stage: Stage) -> bytes | None:
+        """An encoded picture, if it still lives."""
+        return cast("bytes | None", self._client.get(self.keys.image(prompt_id, stage)))
+
+    def images(self, wanted: Iterable[tuple[str, Stage]]) -> list[bytes | None]:
+        """Several pictures in one round trip."""
+        keys = [self.keys.image(prompt_id, stage) for prompt_id, stage in wanted]
+        return cast("list[bytes | None]", self._client.mget(keys)) if keys else []
+
+    def _hashes(self, pattern: str) -> list[dict[str, str]]:
+        names = sorted(self._client.scan_iter(match=_escape(pattern), count=1000))
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(name)
+        found: list[Mapping[bytes, bytes]] = pipe.execute()
+        return [{name.decode(): value.decode() for name, value in raw.items()} for raw in found if raw]
+
+
+def _pending(summary: Any) -> tuple[int, int]:
+    back = sum(row["pending"] for row in summary["consumers"] if row["name"].decode() in (RETURNED, SUSPECT))
+    return summary["pending"], back
+
+
+def _escape(pattern: str) -> str:
+    return pattern.replace("[", r"\[")

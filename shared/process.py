@@ -1,0 +1,70 @@
+"""What every service's process shares: a stop signal, a patient loop, one line for what a user can mend."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from logging import Logger
+from types import FrameType
+from typing import Final
+
+from shared.connection import Unreachable
+from shared.errors import CascadeError
+
+USER_ERROR: Final = 2
+LONGEST_PAUSE_S: Final = 2.0
+
+
+class Stop:
+    """Set by SIGTERM or SIGINT; loops ask it and sleep on it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def listen(self) -> Stop:
+        """Catch the signals; only in the main thread."""
+        signal.signal(signal.SIGTERM, self._caught)
+        signal.signal(signal.SIGINT, self._caught)
+        return self
+
+    def set(self) -> None:
+        """Ask the loops to end."""
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, unless asked to stop."""
+        if seconds > 0:
+            self._event.wait(seconds)
+
+    def _caught(self, _signal: int, _frame: FrameType | None) -> None:
+        self._event.set()
+
+
+def patiently(step: Callable[[], float], stop: Stop, logger: Logger) -> None:
+    """Call `step` again and again, sleeping the seconds it returns; wait with jitter while Redis is away."""
+    pause_s = 0.1
+    while not stop:
+        try:
+            stop.sleep(step())
+            pause_s = 0.1
+        except Unreachable as away:
+            logger.warning("redis is away", extra={"reason": str(away), "pause_s": round(pause_s, 2)})
+            stop.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+
+def guarded(main: Callable[[], int]) -> None:
+    """Run a command; what the user can mend becomes one line and exit code 2."""
+    try:
+        sys.exit(main())
+    except CascadeError as wrong:
+        sys.stderr.write(f"{wrong}\n")
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(130)
