@@ -16,7 +16,7 @@ from shared.connection import Argument, CommandRefused, Connection
 from shared.errors import MalformedEntry
 from shared.exchange import Broken, Claim, Hop, Publication, Receipt, Renewal
 from shared.messages import End, Entry, Job, Plan, View, Wire
-from shared.schema import CLASSES, GROUP, NODE_TTL_S, RETURNED, STAGES, SUSPECT, Stage
+from shared.schema import CLASSES, GROUP, NODE_TTL_S, NORMAL, RETURNED, STAGES, SUSPECT, Stage
 
 BLOCK_S: Final = 2.0  # longest blocking read; a lost wake-up costs no more than this
 
@@ -154,15 +154,20 @@ class Broker(Connection):
     def hand_back(self, stage: Stage, consumer: str, entries: Iterable[Entry], *, suspect: bool = False) -> int:
         """Return entries to the queue at their old place; suspect ones are drawn alone from then on."""
         pairs = [part for entry in entries for part in (entry.priority, entry.entry_id)]
-        if not pairs:
-            return 0
-        keys = [*self.keys.streams[stage], self.keys.wake[stage]]
-        return cast(int, self.run("hand_back", keys, [consumer, SUSPECT if suspect else RETURNED, *pairs]))
+        return self._hand_back(stage, [consumer, SUSPECT if suspect else RETURNED, *pairs]) if pairs else 0
 
-    def announce(self, consumer: str, about: Mapping[str, str]) -> None:
-        """Say what a worker is; this is its lease."""
+    def hand_back_all(self, stage: Stage, consumer: str) -> int:
+        """Return whatever this consumer holds, known to it or not (after a broken connection)."""
+        return self._hand_back(stage, [consumer, RETURNED])
+
+    def _hand_back(self, stage: Stage, arguments: list[Argument]) -> int:
+        return cast(int, self.run("hand_back", [*self.keys.streams[stage], self.keys.wake[stage]], arguments))
+
+    def announce(self, stage: Stage, consumer: str, about: Mapping[str, str]) -> None:
+        """Say what a worker is; this is its lease. Its name enters the group, which lists all workers."""
         key = self.keys.worker(consumer)
         with self.client.pipeline(transaction=True) as pipe:
+            pipe.xgroup_createconsumer(self.keys.streams[stage][NORMAL], GROUP, consumer)
             pipe.hset(key, mapping=cast(Any, about))
             pipe.pexpire(key, self._lease_ms)
             pipe.execute()
@@ -170,9 +175,9 @@ class Broker(Connection):
     def renew(self, stage: Stage, consumer: str, slot_key: str, entries: Iterable[Entry]) -> Renewal:
         """One beat of the lease; tells which entries are still this consumer's."""
         pairs = [part for entry in entries for part in (entry.priority, entry.entry_id)]
-        keys = [self.keys.worker(consumer), slot_key, *self.keys.streams[stage]]
-        alive, holder, *still = self.run("renew", keys, [consumer, consumer, self._lease_ms, *pairs])
-        return Renewal(bool(alive), bool(holder), frozenset(entry.decode() for entry in still))
+        keys = [self.keys.worker(consumer), slot_key, *self.keys.streams[stage], self.keys.plan]
+        alive, holder, version, *still = self.run("renew", keys, [consumer, consumer, self._lease_ms, *pairs])
+        return Renewal(bool(alive), bool(holder), int(version), frozenset(entry.decode() for entry in still))
 
     def retire(self, stage: Stage, consumer: str) -> None:
         """Forget a worker that stopped with nothing in hand."""
@@ -196,11 +201,23 @@ class Broker(Connection):
         return Plan.from_wire(fields) if fields else None
 
     def put_plan(self, plan: Plan, view: View, token: str) -> bool:
-        """Put a plan in force, if this token still leads and the plan is newer."""
+        """Put a plan in force, if this token still leads and the plan is newer.
+
+        Where slots change their stage all workers are woken, so that idle ones notice at once.
+        """
         keys = [self.keys.leader("control"), self.keys.plan, self.keys.plans, self.keys.events, self.keys.totals]
+        keys += self.keys.wake.values()
+        moved = view.plan is None or view.plan.assignment != plan.assignment
         seen: dict[str, Any] = {"offered": view.offered[-10:], "waiting": view.waiting, "running": view.running}
         seen |= {"slots": len(view.slots), "scores": len(view.scores), "pace": view.pace}
-        return bool(self.run("plan", keys, [token, plan.version, json.dumps(seen), *flatten(plan.wire())]) == 1)
+        return bool(
+            self.run(
+                "plan",
+                keys,
+                [token, plan.version, json.dumps(seen), len(view.slots) if moved else 0, *flatten(plan.wire())],
+            )
+            == 1
+        )
 
     def announce_node(self, name: str, about: Mapping[str, str]) -> None:
         """Say what an agent's node has."""

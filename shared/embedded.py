@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from shared.connection import OLDEST
 from shared.errors import ServerUnfit
+from shared.process import die_with_parent
 
 NAMES: Final = ("redis-server", "valkey-server")
 START_S: Final = 10.0
@@ -81,7 +82,12 @@ class EmbeddedRedis:
         log = self.folder / "redis.log"
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [binary, *self._options()], stdout=out, stderr=out, cwd=self.folder, start_new_session=True
+                [binary, *self._options()],
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                start_new_session=True,  # Ctrl-C reaches us, who end it in order
+                preexec_fn=die_with_parent,
             )
         end = time.monotonic() + START_S
         while not self._answers():

@@ -68,4 +68,5 @@ class Renewal:
 
     alive: bool
     holder: bool
+    plan_version: int
     entries: frozenset[str]

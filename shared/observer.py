@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from shared.connection import CommandRefused, Connection
 from shared.messages import Outcome, Plan, Slot
-from shared.schema import GROUP, RETURNED, STAGES, SUSPECT, Keys, Stage
+from shared.schema import GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +70,35 @@ class Observer:
         return found
 
     def workers(self) -> list[dict[str, str]]:
-        """What every live worker says of itself."""
-        return self._hashes(self.keys.worker("*"))
+        """What every live worker says of itself; its name is in the group, its key is its lease."""
+        names: list[bytes] = []
+        for stage in STAGES:
+            try:
+                rows = self._client.xinfo_consumers(self.keys.streams[stage][NORMAL], GROUP)
+            except CommandRefused:  # the group is gone; whoever claims next makes it again
+                continue
+            names += [row["name"] for row in rows]
+        return self._hashes(self.keys.worker(name.decode()) for name in names)
 
-    def nodes(self) -> list[dict[str, str]]:
-        """What every live agent says of its node."""
-        return self._hashes(self.keys.node("*"))
+    def nodes(self) -> dict[str, dict[str, str]]:
+        """What the agent of every node with live workers says, by the node's name."""
+        names = sorted({worker["node"] for worker in self.workers()})
+        return {about["name"]: about for about in self._hashes(self.keys.node(name) for name in names)}
 
     def slots(self) -> tuple[Slot, ...]:
-        """Every slot that can draw: each node's, with the stages whose workers are ready on it."""
-        stages: dict[tuple[str, int, str], set[Stage]] = {}
+        """Every slot that can draw, with the stages whose workers are ready on it.
+
+        Where an agent swaps the models of a slot, it can draw either, whichever is loaded now.
+        """
+        able: dict[tuple[str, int, str], set[Stage]] = {}
         for worker in self.workers():
             if worker.get("ready") == "1":
                 place = (worker["node"], int(worker["slot"]), worker["gpu"])
-                stages.setdefault(place, set()).add(cast(Stage, worker["stage"]))
+                able.setdefault(place, set()).add(cast(Stage, worker["stage"]))
+        swapping = {name for name, about in self.nodes().items() if about.get("resident") == "0"}
         return tuple(
-            Slot(node, number, gpu, tuple(stage for stage in STAGES if stage in able))
-            for (node, number, gpu), able in sorted(stages.items())
+            Slot(node, number, gpu, tuple(stage for stage in STAGES if stage in stages or node in swapping))
+            for (node, number, gpu), stages in sorted(able.items())
         )
 
     def open_prompts(self, before: float, limit: int = 1000) -> list[OpenPrompt]:
@@ -140,11 +152,10 @@ class Observer:
         keys = [self.keys.image(prompt_id, stage) for prompt_id, stage in wanted]
         return cast("list[bytes | None]", self._client.mget(keys)) if keys else []
 
-    def _hashes(self, pattern: str) -> list[dict[str, str]]:
-        names = sorted(self._client.scan_iter(match=_escape(pattern), count=1000))
+    def _hashes(self, keys: Iterable[str]) -> list[dict[str, str]]:
         pipe = self._client.pipeline(transaction=False)
-        for name in names:
-            pipe.hgetall(name)
+        for key in keys:
+            pipe.hgetall(key)
         found: list[Mapping[bytes, bytes]] = pipe.execute()
         return [{name.decode(): value.decode() for name, value in raw.items()} for raw in found if raw]
 
@@ -152,7 +163,3 @@ class Observer:
 def _pending(summary: Any) -> tuple[int, int]:
     back = sum(row["pending"] for row in summary["consumers"] if row["name"].decode() in (RETURNED, SUSPECT))
     return summary["pending"], back
-
-
-def _escape(pattern: str) -> str:
-    return pattern.replace("[", r"\[")

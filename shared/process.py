@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import signal
 import sys
@@ -11,11 +12,12 @@ from logging import Logger
 from types import FrameType
 from typing import Final
 
-from shared.connection import Unreachable
+from shared.connection import CommandRefused, Unreachable
 from shared.errors import CascadeError
 
 USER_ERROR: Final = 2
 LONGEST_PAUSE_S: Final = 2.0
+_SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of Linux
 
 
 class Stop:
@@ -47,16 +49,25 @@ class Stop:
 
 
 def patiently(step: Callable[[], float], stop: Stop, logger: Logger) -> None:
-    """Call `step` again and again, sleeping the seconds it returns; wait with jitter while Redis is away."""
+    """Call `step` again and again, sleeping the seconds it returns; wait with jitter while Redis is away.
+
+    A command that Redis refuses (out of memory, a key of another type) is said and tried again likewise.
+    """
     pause_s = 0.1
     while not stop:
         try:
             stop.sleep(step())
             pause_s = 0.1
-        except Unreachable as away:
-            logger.warning("redis is away", extra={"reason": str(away), "pause_s": round(pause_s, 2)})
+        except (*Unreachable, CommandRefused) as wrong:
+            event = "redis is away" if isinstance(wrong, Unreachable) else "redis refused a command"
+            logger.warning(event, extra={"reason": str(wrong), "pause_s": round(pause_s, 2)})
             stop.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+
+def die_with_parent() -> None:
+    """In a child, before it runs: end when the parent dies, even by SIGKILL, so that nothing is left running."""
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def guarded(main: Callable[[], int]) -> None:

@@ -1,13 +1,17 @@
 -- Puts a plan in force, if its maker still leads and it is newer than the one in force.
--- KEYS  1 leader token  2 plan  3 plans  4 events  5 totals
--- ARGV  1 token  2 version  3 view  4... fields of the plan
+-- KEYS  1 leader token  2 plan  3 plans  4 events  5 totals  6-7 wake lists
+-- ARGV  1 token  2 version  3 view  4 how many workers to wake  5... fields of the plan
 -- reply 1 in force, 0 not the leader, -1 a newer plan stands
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if tonumber(redis.call('HGET', KEYS[2], 'version') or 0) >= tonumber(ARGV[2]) then return -1 end
 expect({[KEYS[3]] = 'stream', [KEYS[4]] = 'stream', [KEYS[5]] = 'hash'})
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', PLANS_KEPT, '*', 'view', ARGV[3], unpack(ARGV, 4))
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', PLANS_KEPT, '*', 'view', ARGV[3], unpack(ARGV, 5))
 redis.call('HINCRBY', KEYS[5], 'plans', 1)
 announce(KEYS[4], 'type', 'plan', 'version', ARGV[2])
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], unpack(ARGV, 4))
+redis.call('HSET', KEYS[2], unpack(ARGV, 5))
+for _ = 1, tonumber(ARGV[4]) do
+  wake(KEYS[6])
+  wake(KEYS[7])
+end
 return 1

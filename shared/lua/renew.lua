@@ -1,14 +1,14 @@
 -- Renews a worker's lease and slot, and says which of its entries are still its own.
--- KEYS  1 worker  2 slot token  3-5 the stage's streams by class
+-- KEYS  1 worker  2 slot token  3-5 the stage's streams by class  6 plan
 -- ARGV  1 consumer  2 token  3 lease_ms  4... class, entry pairs
--- reply {1 if the lease still stood, 1 if the slot is ours, entries still ours...}
+-- reply {1 if the lease still stood, 1 if the slot is ours, the plan's version, entries still ours...}
 local alive = redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local holder = 0
 if ARGV[2] ~= '' and redis.call('GET', KEYS[2]) == ARGV[2] then
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
   holder = 1
 end
-local reply = {alive, holder}
+local reply = {alive, holder, redis.call('HGET', KEYS[6], 'version') or '0'}
 for i = 4, #ARGV, 2 do
   if owner(KEYS[3 + tonumber(ARGV[i])], ARGV[i + 1]) == ARGV[1] then reply[#reply + 1] = ARGV[i + 1] end
 end

@@ -1,0 +1,152 @@
+"""Makes supervisor on this node run what the plan asks, again and again.
+
+The set of programs is fixed (slot x stage); nothing is trusted but the next listing: supervisor says yes to
+starting a program that is still stopping, never retries a FATAL one, and kills a group whose size changes.
+"""
+
+from __future__ import annotations
+
+import time
+import xmlrpc.client
+from collections.abc import Iterable, Mapping
+from logging import Logger
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, cast
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from shared.broker import Broker
+from shared.catalog import load_cascade
+from shared.config import Settings, load, parser
+from shared.log import configure
+from shared.messages import Plan, Slot
+from shared.process import Stop, guarded, patiently
+from shared.schema import STAGES, Stage
+
+PERIOD_S: Final = 1.0
+FATAL_PAUSE_S: Final = 10.0  # a program that cannot start is tried again, but not in a busy loop
+
+Verb = Literal["startProcess", "stopProcess"]
+
+
+class Action(NamedTuple):
+    """One call to supervisor."""
+
+    verb: Verb
+    program: str
+
+
+def program(slot: int, stage: Stage) -> str:
+    """The name of a slot's program for a stage."""
+    return f"worker-{slot}-{stage}"
+
+
+def wanted_programs(settings: Settings, plan: Plan | None) -> set[str]:
+    """The programs that should run: both of a slot where both models fit, else the one the plan asks for.
+
+    Without a plan, light ones: a node must show itself before it is planned for.
+    """
+    if settings.resident:
+        return {program(slot, stage) for slot in range(settings.slots) for stage in STAGES}
+    assignment = plan.assignment if plan else {}
+    slots = (Slot(settings.node, number, "") for number in range(settings.slots))
+    return {program(slot.number, assignment.get(slot.name, "light")) for slot in slots}
+
+
+def actions(listing: Mapping[str, str], wanted: Iterable[str], retry_fatal: bool) -> list[Action]:
+    """What to ask of supervisor, given its listing (program -> state name); STARTING and STOPPING are waited for.
+
+    A slot's new program is started only when its old one has left the slot's memory.
+    """
+    wanted = set(wanted)
+    startable = {"STOPPED", "EXITED"} | ({"FATAL"} if retry_fatal else set())
+    asked = [
+        Action("stopProcess", name)
+        for name, state in sorted(listing.items())
+        if name not in wanted and state in ("RUNNING", "STARTING", "BACKOFF")
+    ]
+    held = {
+        name.rsplit("-", 1)[0]
+        for name, state in listing.items()
+        if name not in wanted and state not in ("STOPPED", "EXITED", "FATAL")
+    }
+    asked += [
+        Action("startProcess", name)
+        for name in sorted(wanted)
+        if listing.get(name) in startable and name.rsplit("-", 1)[0] not in held
+    ]
+    return asked
+
+
+class Supervisor:
+    """Supervisor's XML-RPC over its unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        transport = SupervisorTransport(None, None, f"unix://{path.resolve()}")
+        self._rpc: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+
+    def listing(self) -> dict[str, str]:
+        """Program -> state name, of the workers only."""
+        rows = cast(list[dict[str, Any]], self._rpc.supervisor.getAllProcessInfo())
+        return {row["name"]: row["statename"] for row in rows if row["name"].startswith("worker-")}
+
+    def act(self, action: Action) -> None:
+        """Ask without waiting; the next listing tells what came of it."""
+        getattr(self._rpc.supervisor, action.verb)(action.program, False)
+
+
+class Agent:
+    """Level-triggered: looks, compares, acts, and looks again."""
+
+    def __init__(self, settings: Settings, supervisor: Supervisor, logger: Logger) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._logger = logger
+        self._broker = Broker(settings)
+        self._last_retry = 0.0
+
+    def step(self) -> float:
+        """One look at supervisor and the plan; returns the seconds until the next."""
+        try:
+            listing = self._supervisor.listing()
+        except (OSError, xmlrpc.client.Error) as wrong:
+            self._logger.warning("supervisor does not answer", extra={"reason": str(wrong)})
+            return PERIOD_S
+        retry = time.monotonic() - self._last_retry >= FATAL_PAUSE_S
+        for action in actions(listing, wanted_programs(self._settings, self._broker.plan()), retry):
+            if listing[action.program] == "FATAL":
+                self._last_retry = time.monotonic()
+            self._ask(action)
+        self._broker.announce_node(self._settings.node, self._about(listing))
+        return PERIOD_S
+
+    def _ask(self, action: Action) -> None:
+        try:
+            self._supervisor.act(action)
+            self._logger.info(action.verb, extra={"program": action.program})
+        except xmlrpc.client.Fault as refused:  # it changed its state meanwhile; the next look decides anew
+            self._logger.info("supervisor refused", extra={"program": action.program, "reason": refused.faultString})
+
+    def _about(self, listing: Mapping[str, str]) -> dict[str, str]:
+        settings = self._settings
+        about = {"name": settings.node, "slots": str(settings.slots), "gpu": settings.gpu or ""}
+        about["resident"] = "1" if settings.resident else "0"
+        return about | dict(listing)
+
+
+def main() -> int:
+    """Run the agent of one node until SIGTERM; the workers stay under supervisor."""
+    names = ["redis_url", "deployment", "cascade", "node", "slots", "gpu", "resident", "supervisor_socket", "lease_s"]
+    settings = load(parser(__doc__ or "", [*names, "log_dir"]).parse_args())
+    settings = settings.model_copy(update={"gpu": settings.gpu or load_cascade(settings.cascade).gpu})
+    logger = configure("agent", settings.log_dir)
+    stop = Stop().listen()
+    agent = Agent(settings, Supervisor(settings.supervisor_socket), logger)
+    Broker(settings).check()
+    logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
+    patiently(agent.step, stop, logger)
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,108 @@
+"""Watches every open prompt: no deadline passes unnoticed, no dead worker keeps a prompt.
+
+A light picture is never thrown away: when its escalated prompt can no longer be drawn heavy in time, it is
+the answer. One keeper acts; others wait to take over.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from logging import Logger
+from typing import Final
+
+from shared.broker import Broker
+from shared.cascade import light_wait_s, verdict
+from shared.catalog import load_cascade
+from shared.config import Settings, load, parser
+from shared.connection import CommandRefused
+from shared.log import configure
+from shared.messages import End
+from shared.observer import Observer, OpenPrompt
+from shared.process import Stop, guarded, patiently
+
+SHORTEST_LOOK_S: Final = 0.02
+LONGEST_LOOK_S: Final = 0.1  # a prompt may be published with very little time
+
+
+class Keeper:
+    """Settles what nobody else will, and takes back what the dead held."""
+
+    def __init__(self, settings: Settings, light_s: float, logger: Logger) -> None:
+        """`light_s`: seconds a light worker needs for a prompt, as long as no plan says so."""
+        self._settings = settings
+        self._broker = Broker(settings)
+        self._observer = Observer(self._broker)
+        self._logger = logger
+        self._token = uuid.uuid4().hex
+        self._leads = False
+        self._light_s = light_s
+        self._next_reclaim = 0.0
+
+    def step(self) -> float:
+        """One look; returns the seconds until the next."""
+        if time.monotonic() >= self._next_reclaim:
+            self._next_reclaim = time.monotonic() + self._settings.lease_s / 4
+            self._leads = self._broker.hold(self._broker.keys.leader("keeper"), self._token)
+            if self._leads:
+                self._recover()
+        if not self._leads:
+            return self._settings.lease_s / 4
+        margin_s = self._settings.margin_s
+        now = self._broker.now()
+        for prompt in self._observer.open_prompts(now + margin_s + self._light_s):
+            try:
+                self._look_after(prompt, now)
+            except CommandRefused as wrong:  # one prompt's trouble must not cost the others their deadline
+                self._logger.error("cannot settle", extra={"prompt": prompt.id, "reason": str(wrong)})
+        first = self._observer.next_due()
+        if first is None:
+            return LONGEST_LOOK_S
+        return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, first - margin_s - self._light_s - now))
+
+    def leave(self) -> None:
+        """Let another keeper act at once."""
+        self._broker.release(self._broker.keys.leader("keeper"), self._token)
+
+    def _recover(self) -> None:
+        taken = self._broker.reclaim()
+        if taken:
+            self._logger.warning("took back prompts of dead workers", extra={"prompts": taken})
+        plan = self._broker.plan()
+        if plan is not None and plan.light_workers:
+            waiting = self._observer.backlog()["light"].waiting
+            self._light_s = min(light_wait_s(waiting, plan) + plan.light_service_s, 10.0)
+
+    def _look_after(self, prompt: OpenPrompt, now: float) -> None:
+        time_left_s = prompt.deadline - now
+        match verdict(prompt.stage, prompt.has_light, time_left_s, self._light_s, self._settings.margin_s):
+            case "keep_light":
+                self._end(prompt, "light")
+            case "drop":
+                self._end(prompt, "dropped")
+            case "to_light":
+                self._broker.move_to_light(prompt.id, prompt.priority, prompt.entry_id)
+            case "wait":
+                pass
+
+    def _end(self, prompt: OpenPrompt, how: End) -> None:
+        self._broker.overtake(prompt.id, prompt.stage, prompt.priority, prompt.entry_id, how, "deadline")
+
+
+def main() -> int:
+    """Run the keeper until SIGTERM."""
+    names = ["redis_url", "deployment", "cascade", "lease_s", "margin_s", "picture_ttl_s", "done_keep_s", "log_dir"]
+    settings = load(parser(__doc__ or "", names).parse_args())
+    logger = configure("keeper", settings.log_dir)
+    cascade = load_cascade(settings.cascade)
+    stop = Stop().listen()
+    keeper = Keeper(settings, cascade.service_s("light", 1), logger)
+    Broker(settings).check()
+    logger.info("ready")
+    patiently(keeper.step, stop, logger)
+    keeper.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)

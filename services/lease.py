@@ -1,0 +1,93 @@
+"""A worker's lease: a thread with its own connection that says, four times a lease, that the worker lives.
+
+It also carries the news between Redis and the worker: what is still ours, and that there is a new plan.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from logging import Logger
+from typing import Final
+
+from shared.broker import Broker
+from shared.config import Settings
+from shared.messages import Entry, Slot
+from shared.process import Stop, patiently
+from shared.schema import Stage
+
+BEATS: Final = 4  # per lease: three may be lost
+
+
+class Lease:
+    """The standing of one worker: its key, its slot's token, the entries in its hands."""
+
+    def __init__(self, settings: Settings, stage: Stage, consumer: str, model: str, logger: Logger) -> None:
+        self.consumer = consumer
+        self.slot_name = Slot(settings.node, settings.slot, settings.gpu or "").name
+        self.changed = threading.Event()  # set when the plan's version changed
+        self.plan_version = -1
+        self._broker = Broker(settings)
+        self.slot_key = self._broker.keys.slot(settings.node, settings.slot)
+        self._stage = stage
+        self._logger = logger
+        self._period_s = settings.lease_s / BEATS
+        self._about = {"node": settings.node, "slot": str(settings.slot), "gpu": settings.gpu or ""}
+        self._about |= {"stage": stage, "model": model, "ready": "0", "error": "", "pid": str(os.getpid())}
+        self._entries: Sequence[Entry] = ()
+        self._holds_slot = False
+        self._stop = Stop()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def start(self) -> None:
+        """Announce the worker and begin to beat."""
+        self._broker.announce(self._stage, self.consumer, self._about)
+        self._thread.start()
+
+    def describe(self, **about: str) -> None:
+        """Change what the worker says of itself."""
+        self._about |= about
+        self._broker.announce(self._stage, self.consumer, self._about)
+
+    def carry(self, entries: Sequence[Entry]) -> None:
+        """What the worker has in its hands."""
+        self._entries = entries
+
+    def note_plan(self, version: int) -> None:
+        """Remember the newest plan version seen; wakes the worker when it is another one."""
+        if version != self.plan_version:
+            self.plan_version = version
+            self.changed.set()
+
+    def take_slot(self, broker: Broker) -> bool:
+        """Hold the slot's token, so that no other process draws on it."""
+        if not self._holds_slot:
+            self._holds_slot = broker.hold(self.slot_key, self.consumer)
+        return self._holds_slot
+
+    def give_up_slot(self, broker: Broker) -> None:
+        """Let another process draw on the slot."""
+        if self._holds_slot:
+            self._holds_slot = False
+            broker.release(self.slot_key, self.consumer)
+
+    def end(self, broker: Broker) -> None:
+        """Stop beating and forget the worker."""
+        self._stop.set()
+        self._thread.join(timeout=self._period_s * 2)
+        self.give_up_slot(broker)
+        broker.retire(self._stage, self.consumer)
+
+    def _run(self) -> None:
+        patiently(self._beat, self._stop, self._logger)
+
+    def _beat(self) -> float:
+        renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, self._entries)
+        self.note_plan(renewal.plan_version)
+        if not renewal.alive and not self._stop:
+            self._logger.warning("the lease had run out", extra={"consumer": self.consumer})
+            self._broker.announce(self._stage, self.consumer, self._about)
+        if self._holds_slot and not renewal.holder:
+            self._holds_slot = False
+        return self._period_s

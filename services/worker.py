@@ -1,0 +1,219 @@
+"""Draws prompts of one stage on one slot: claim, draw, score, settle.
+
+    streams ──claim──> batch ──draw──> pictures ──decide──> hop to heavy, or to the end
+
+It reads only while the plan gives its slot to its stage and it holds the slot's token, and gives the token
+up after the batch in which it saw another plan.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from logging import Logger
+from typing import Final
+
+from models.backend import Backend, Picture, open_backend
+from services.lease import Lease
+from shared.broker import BLOCK_S, Broker
+from shared.cascade import decide, hopeless
+from shared.catalog import Cascade, load_cascade
+from shared.config import Settings, load, parser
+from shared.errors import ModelError, SettingsError
+from shared.exchange import Claim, Hop
+from shared.log import configure
+from shared.messages import Entry, Plan, Visit
+from shared.process import Stop, guarded, patiently
+from shared.schema import Stage
+
+SLOT_RETRY_S: Final = 0.02  # the other process of the slot is finishing its batch
+PACE_MEMORY: Final = 0.8  # weight of the past in the measured pace
+
+
+class Worker:
+    """One stage on one slot, until told to stop."""
+
+    def __init__(
+        self, settings: Settings, stage: Stage, cascade: Cascade, backend: Backend, lease: Lease, logger: Logger
+    ) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._cascade = cascade
+        self._backend = backend
+        self._lease = lease
+        self._logger = logger
+        self._broker = Broker(settings)
+        self._plan: Plan | None = None
+        self._pace = 1.0
+        self._shaken = False  # the last turn broke off: prompts may be ours that we do not know of
+        self._unknown: set[bytes] = set()
+        self._allowance_s = settings.deadline_s or cascade.deadline_s
+
+    def step(self) -> float:
+        """One turn: returns the seconds to sleep before the next."""
+        if self._shaken:
+            self._broker.hand_back_all(self._stage, self._lease.consumer)
+        self._shaken = True  # until this turn has gone through
+        pause_s = self._turn()
+        self._shaken = False
+        return pause_s
+
+    def _turn(self) -> float:
+        plan = self._current_plan()
+        if plan is None or plan.assignment.get(self._lease.slot_name) != self._stage:
+            self._lease.give_up_slot(self._broker)
+            self._lease.changed.wait(BLOCK_S)
+            self._lease.changed.clear()
+            return 0.0
+        if not self._lease.take_slot(self._broker):
+            return SLOT_RETRY_S
+        claim = self._claim(plan)
+        self._lease.note_plan(claim.plan_version)
+        for broken in claim.broken:
+            self._logger.warning("malformed entry", extra={"entry": broken.entry_id, "reason": str(broken.error)})
+            self._broker.fail(self._stage, self._lease.consumer, broken, self._allowance_s)
+        if claim.entries:
+            self._serve(claim, plan)
+        elif claim.holder and not claim.broken:
+            self._broker.wait(self._stage, claim.ask_again_s or BLOCK_S)
+        return 0.0
+
+    def leave(self) -> None:
+        """Give everything back; nothing is in hand between two steps."""
+        self._lease.end(self._broker)
+
+    def _current_plan(self) -> Plan | None:
+        if self._plan is None or self._plan.version != self._lease.plan_version:
+            self._plan = self._broker.plan()
+            self._lease.note_plan(self._plan.version if self._plan else 0)
+        return self._plan
+
+    def _claim(self, plan: Plan) -> Claim:
+        batch = plan.batch(self._stage)
+        service_s = [self._service_s(size) * self._pace for size in range(1, batch + 1)]
+        return self._broker.claim(
+            self._stage,
+            self._lease.consumer,
+            self._lease.slot_key,
+            batch=batch,
+            hold_s=plan.hold_s(self._stage),
+            allowance_s=self._allowance_s,
+            service_s=service_s,
+        )
+
+    def _service_s(self, batch: int) -> float:
+        return self._cascade.service_s(self._stage, batch, self._settings.gpu)
+
+    def _serve(self, claim: Claim, plan: Plan) -> None:
+        entries = [self._known(entry) for entry in claim.entries]
+        self._lease.carry(entries)
+        offset_s = claim.now - time.time()
+        alone_s = self._service_s(1) * self._pace
+        late = [entry for entry in entries if hopeless(entry.job.deadline, claim.now, alone_s)]
+        live = [entry for entry in entries if entry not in late]
+        self._let_go(late)
+        try:
+            if live:
+                self._draw(live, plan, claim.backlog, offset_s)
+        finally:
+            self._lease.carry(())
+
+    def _known(self, entry: Entry) -> Entry:
+        new = entry.job.extra.keys() - self._unknown
+        if new:
+            self._unknown |= new
+            names = sorted(name.decode(errors="replace") for name in new)
+            self._logger.warning("unknown fields are passed on", extra={"fields": names, "entry": entry.entry_id})
+        if entry.job.id and entry.job.deadline and entry.job.published:
+            return entry
+        return self._broker.adopt(self._stage, entry, self._allowance_s)
+
+    def _let_go(self, late: Sequence[Entry]) -> None:
+        """End what can no longer be drawn in time: a light picture is kept, a prompt without one makes room."""
+        straight = [entry for entry in late if self._stage == "heavy" and not entry.job.light_visit]
+        if straight:  # the light stage may still draw these
+            self._broker.hand_back(self._stage, self._lease.consumer, straight)
+            for entry in straight:
+                self._broker.move_to_light(entry.job.id, entry.priority, entry.entry_id)
+        hops = [
+            Hop(entry, "light" if entry.job.light_visit else "dropped", "deadline")
+            for entry in late
+            if entry not in straight
+        ]
+        self._broker.commit(self._stage, self._lease.consumer, hops)
+
+    def _draw(self, entries: Sequence[Entry], plan: Plan, backlog: int, offset_s: float) -> None:
+        started = time.time()
+        try:
+            pictures = self._backend.draw([entry.job for entry in entries])
+            if len(pictures) != len(entries):
+                raise ModelError(f"{len(pictures)} pictures for {len(entries)} prompts")
+        except Exception as wrong:  # noqa: BLE001 (the edge: whatever a model raises ends its prompt, not the worker)
+            self._spoilt(entries, wrong)
+            return
+        finished = time.time()
+        self._learn_pace((finished - started) / self._service_s(len(entries)))
+        hops = [
+            self._hop(entry, picture, plan, backlog, (started + offset_s, finished + offset_s), len(entries))
+            for entry, picture in zip(entries, pictures, strict=True)
+        ]
+        self._broker.commit(self._stage, self._lease.consumer, hops)
+
+    def _hop(
+        self, entry: Entry, picture: Picture, plan: Plan, backlog: int, span: tuple[float, float], batch: int
+    ) -> Hop:
+        started, finished = span
+        visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score)
+        done = replace(entry, job=entry.job.visited(visit))
+        if self._stage == "heavy":
+            return Hop(done, "heavy", entry.job.route, picture.data, visit.gpu_s)
+        job = entry.job
+        why = decide(picture.score or 0.0, job.id, job.route, job.deadline - finished, backlog, plan)
+        return Hop(done, None if why == "escalate" else "light", why, picture.data, visit.gpu_s)
+
+    def _spoilt(self, entries: Sequence[Entry], wrong: Exception) -> None:
+        """A batch that raised: alone, the prompt fails with the reason; in company, each is tried alone."""
+        reason = f"{type(wrong).__name__}: {wrong}"
+        self._logger.error("drawing failed", exc_info=wrong, extra={"prompts": [entry.job.id for entry in entries]})
+        self._lease.describe(error=reason[:200])
+        if len(entries) > 1:
+            self._broker.hand_back(self._stage, self._lease.consumer, entries, suspect=True)
+            return
+        kept = entries[0].job.light_visit
+        hop = Hop(entries[0], "light" if kept else "failed", "heavy_failed" if kept else reason[:200])
+        self._broker.commit(self._stage, self._lease.consumer, [hop])
+
+    def _learn_pace(self, ratio: float) -> None:
+        self._pace = PACE_MEMORY * self._pace + (1 - PACE_MEMORY) * min(10.0, max(0.1, ratio))
+
+
+def main() -> int:
+    """Run a worker until SIGTERM; while the model loads, SIGTERM ends it at once."""
+    names = ["redis_url", "deployment", "cascade", "backend", "stage", "node", "slot", "gpu", "deadline_s"]
+    options = parser(__doc__ or "", [*names, "lease_s", "picture_ttl_s", "done_keep_s", "log_dir"])
+    settings = load(options.parse_args())
+    if settings.stage is None:
+        raise SettingsError("stage: say --stage light or --stage heavy")
+    stage = settings.stage
+    cascade = load_cascade(settings.cascade)
+    settings = settings.model_copy(update={"gpu": settings.gpu or cascade.gpu})
+    logger = configure(f"worker-{stage}-{settings.slot}", settings.log_dir)
+    Broker(settings).check()
+    consumer = f"{settings.node}-{settings.slot}-{stage}-{uuid.uuid4().hex[:8]}"
+    lease = Lease(settings, stage, consumer, cascade.models[stage].name, logger)
+    lease.start()
+    backend = open_backend(settings.backend, cascade, stage, settings.gpu)
+    backend.warm_up([1])
+    stop = Stop().listen()
+    lease.describe(ready="1")
+    logger.info("ready", extra={"consumer": consumer, "model": cascade.models[stage].name})
+    worker = Worker(settings, stage, cascade, backend, lease, logger)
+    patiently(worker.step, stop, logger)
+    worker.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)
