@@ -79,6 +79,7 @@ def progress(console: Console, live: Live | None) -> Callable[[Tick, Recorder], 
                 f"workers {tick.light_workers} light {tick.heavy_workers} heavy  "
                 f"threshold {tick.threshold:.3f}  on time {100 * (1 - recorder.late_share()):.1f} %",
                 highlight=False,
+                soft_wrap=True,
             )
 
     return show

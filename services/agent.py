@@ -110,7 +110,8 @@ class Agent:
         try:
             listing = self._supervisor.listing()
         except (OSError, xmlrpc.client.Error) as wrong:
-            self._logger.warning("supervisor does not answer", extra={"reason": str(wrong)})
+            if "SHUTDOWN_STATE" not in str(wrong):  # the node is being stopped, and we with it
+                self._logger.warning("supervisor does not answer", extra={"reason": str(wrong)})
             return PERIOD_S
         retry = time.monotonic() - self._last_retry >= FATAL_PAUSE_S
         for action in actions(listing, wanted_programs(self._settings, self._broker.plan()), retry):

@@ -31,6 +31,7 @@ from traces.read import Arrival, TraceError, read_prompts, read_trace, scale
 
 AT_ONCE: Final = 64  # prompts in one call to the door
 RETRY_S: Final = 0.2
+UNTITLED: Final = "untitled"
 
 
 @dataclass
@@ -106,7 +107,8 @@ def due_together(arrivals: Sequence[Arrival], apart_s: float = 0.002) -> Iterato
 def prompts_for(cascade: str, path: Path | None) -> list[str]:
     """The prompts of a file, or captions of the scenes that the tiny cascade knows."""
     if path is not None:
-        return read_prompts(path)
+        # The published file has an empty line; its place must stay, for scores are looked up by it.
+        return [prompt or UNTITLED for prompt in read_prompts(path)]
     if cascade != "tiny":
         raise SettingsError("prompts: name a file with one prompt a line (--prompts FILE)")
     from models.scenes import caption, held_out_scenes

@@ -8,6 +8,7 @@ up after the batch in which it saw another plan.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Sequence
@@ -165,8 +166,11 @@ class Worker:
         self, entry: Entry, picture: Picture, plan: Plan, backlog: int, span: tuple[float, float], batch: int
     ) -> Hop:
         started, finished = span
-        visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score)
+        sound = self._stage == "heavy" or (picture.score is not None and math.isfinite(picture.score))
+        visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score if sound else None)
         done = replace(entry, job=entry.job.visited(visit))
+        if not sound:
+            return Hop(done, "failed", f"score is {picture.score}", b"", visit.gpu_s)
         if self._stage == "heavy":
             return Hop(done, "heavy", entry.job.route, picture.data, visit.gpu_s)
         job = entry.job

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
+import msgpack
+
 from shared.config import Settings
 from shared.connection import Argument, CommandRefused, Connection
 from shared.errors import MalformedEntry
@@ -35,15 +37,13 @@ class Broker(Connection):
         """Offer prompts; each is published once, however often its id comes."""
         keys = [*self.keys.streams["light"], *self.keys.streams["heavy"], self.keys.due, self.keys.totals]
         keys += [self.keys.plan, self.keys.wake["light"], self.keys.wake["heavy"]]
-        arguments: list[Argument] = []
+        offers: list[list[Any]] = []
         for publication in publications:
             job = publication.job
             keys.append(self.keys.prompt(job.id))
-            fields = flatten(job.wire(stamped=False))
-            stage = int(job.route == "heavy")
-            arguments += [job.id, stage, job.priority, publication.allowance_s, publication.lag_s, len(fields)]
-            arguments += fields
-        replies = self.run("publish", keys, arguments)
+            stage, fields = int(job.route == "heavy"), flatten(job.wire(stamped=False))
+            offers.append([job.id, stage, job.priority, publication.allowance_s, publication.lag_s, fields])
+        replies = self.run("publish", keys, [_packed(offers)])
         return [_receipt(each.job.id, reply) for each, reply in zip(publications, replies, strict=True)]
 
     # -- a worker --------------------------------------------------------------------------------------------
@@ -106,31 +106,36 @@ class Broker(Connection):
         return replace(entry, job=replace(job, id=prompt_id, published=stamped[0], deadline=stamped[1]))
 
     def commit(self, stage: Stage, consumer: str, hops: Sequence[Hop]) -> list[int]:
-        """Hop or end each prompt of a batch, one script each, in one round trip.
+        """Hop or end each prompt of a batch; each happens wholly or not at all.
 
         Per hop: 1 done, 0 no longer ours, 2 overtaken by the keeper (a heavy picture is kept as an upgrade).
         A record that is missing belongs to an entry written by hand with an id: it is adopted first.
+        Raises CommandRefused when Redis refused one; that prompt stays pending, the others are done.
         """
-        replies = cast(list[int], self.run_many([self._hop(stage, consumer, hop) for hop in hops]))
+        replies = self._commit(stage, consumer, hops)
         orphans = [i for i, reply in enumerate(replies) if reply == -1]
         for i in orphans:
             self.adopt(stage, hops[i].entry, self.settings.deadline_s or 0.0)
-            replies[i] = self.run(*self._hop(stage, consumer, hops[i]))
+        for i, reply in zip(orphans, self._commit(stage, consumer, [hops[i] for i in orphans]), strict=True):
+            replies[i] = reply
+        for reply in replies:
+            if isinstance(reply, bytes):
+                raise CommandRefused(reply.decode(errors="replace"))
         return replies
 
-    def _hop(self, stage: Stage, consumer: str, hop: Hop) -> tuple[str, list[str], list[Argument]]:
-        keys, entry, job = self.keys, hop.entry, hop.entry.job
-        stream, record = keys.streams[stage][entry.priority], keys.prompt(job.id)
-        image = keys.image(job.id, stage)
-        if hop.end is None:
-            names = [stream, record, keys.streams["heavy"][entry.priority], image, keys.wake["heavy"]]
-            names += [keys.events, keys.totals]
-            visit = job.visits[-1]
-            head: list[Argument] = [entry.entry_id, consumer, job.id, hop.picture, self._ttl_ms, str(visit.score)]
-            return "escalate", names, [*head, *flatten(job.wire())]
-        names = [stream, record, *self._ending(), image]
-        head = [entry.entry_id, consumer, job.id, hop.end, hop.why, hop.picture, self._ttl_ms]
-        return "settle", names, [*head, self.settings.done_keep_s, hop.gpu_s, *flatten(job.wire())]
+    def _commit(self, stage: Stage, consumer: str, hops: Sequence[Hop]) -> list[Any]:
+        if not hops:
+            return []
+        keys = [*self.keys.streams[stage], *self.keys.streams["heavy"], self.keys.wake["heavy"], *self._ending()]
+        packed: list[list[Any]] = []
+        for hop in hops:
+            job = hop.entry.job
+            keys += (self.keys.prompt(job.id), self.keys.image(job.id, stage))
+            score = str(job.visits[-1].score) if job.visits else ""
+            head = [hop.entry.priority, hop.entry.entry_id, job.id, hop.end or "", hop.why, hop.picture, hop.gpu_s]
+            packed.append([*head, score, flatten(job.wire()) if hop.fields is None else hop.fields])
+        arguments: list[Argument] = [consumer, self._ttl_ms, self.settings.done_keep_s, _packed(packed)]
+        return cast(list[Any], self.run("commit", keys, arguments))
 
     def fail(self, stage: Stage, consumer: str, broken: Broken, allowance_s: float) -> None:
         """End a malformed entry as failed; its own bytes go to the dead letters."""
@@ -142,10 +147,7 @@ class Broker(Connection):
         stated |= {"reason": broken.error.reason[:500], "stage": stage}
         kept = {name: value for name, value in list(raw.items())[:64] if name.decode(errors="replace") not in stated}
         fields = flatten(stated) + [part[:4096] for pair in kept.items() for part in pair]
-        keys = [self.keys.streams[stage][entry.priority], self.keys.prompt(job.id), *self._ending()]
-        head: list[Argument] = [entry.entry_id, consumer, job.id, "failed", "malformed", b"", self._ttl_ms]
-        arguments: list[Argument] = [*head, self.settings.done_keep_s, 0, *fields]
-        self.run("settle", [*keys, self.keys.image(job.id, stage)], arguments)
+        self._commit(stage, consumer, [Hop(entry, "failed", "malformed", fields=fields)])
 
     def _ending(self) -> list[str]:
         keys = self.keys
@@ -240,7 +242,7 @@ class Broker(Connection):
         """Move a prompt that waits for heavy, without a picture, to the light stage."""
         streams = self.keys.streams
         keys = [streams["heavy"][priority], self.keys.prompt(prompt_id), streams["light"][priority]]
-        return bool(self.run("move", [*keys, self.keys.wake["light"]], [entry_id]))
+        return bool(self.run("move", [*keys, self.keys.wake["light"]], [entry_id, prompt_id]))
 
     def reclaim(self) -> int:
         """Take back what dead workers held; returns how many entries."""
@@ -266,7 +268,12 @@ class Broker(Connection):
         return cast(int, self.run("reclaim", keys, consumers))
 
 
-def flatten(fields: Wire) -> list[Argument]:
+def _packed(value: list[list[Any]]) -> bytes:
+    # One argument packed in C, instead of dozens a prompt packed one by one; Lua knows msgpack's old strings.
+    return cast(bytes, msgpack.packb(value, use_bin_type=False))
+
+
+def flatten(fields: Wire) -> list[str | bytes]:
     """A mapping as the flat list that scripts take."""
     return [part for pair in fields.items() for part in pair]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final, Literal
 
 from shared.messages import Plan, Route
@@ -18,7 +18,8 @@ NO_TIME: Final = "no_time"
 
 def draw_lot(prompt_id: str) -> float:
     """A number in [0, 1) that belongs to the prompt: breaks ties and serves the random control."""
-    return zlib.crc32(prompt_id.encode()) / 2**32
+    # A checksum is uneven over ids that count up; a cryptographic hash is not.
+    return int.from_bytes(blake2b(prompt_id.encode(), digest_size=6).digest()) / 2**48
 
 
 def looks_weak(score: float, prompt_id: str, plan: Plan) -> bool:
@@ -59,7 +60,9 @@ def verdict(stage: Stage, has_light: bool, time_left_s: float, light_s: float, m
     if has_light:
         return "keep_light" if time_left_s <= margin_s else "wait"
     if stage == "heavy" and time_left_s <= margin_s + light_s:
-        return "to_light" if time_left_s >= light_s else "drop"
+        # Too late for light: it may be running on heavy and be done in time.
+        if time_left_s > 0:
+            return "to_light" if time_left_s >= light_s else "wait"
     return "drop" if time_left_s <= 0 else "wait"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,13 +54,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Where a claimed prompt goes: to the heavy stage (`end` None), or to its end with the reason why."""
+    """Where a claimed prompt goes: to the heavy stage (`end` None), or to its end with the reason why.
+
+    `fields`: what its outcome says in place of the job's own fields, flat.
+    """
 
     entry: Entry
     end: End | None
     why: str
     picture: bytes = b""
     gpu_s: float = 0.0
+    fields: Sequence[str | bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

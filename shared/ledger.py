@@ -6,6 +6,7 @@ violation = (late + dropped + failed + refused) / offered, everywhere.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -123,4 +124,4 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile of ascending values; 0 for none."""
     if not values:
         return 0.0
-    return values[min(len(values) - 1, int(len(values) * percent / 100))]
+    return values[max(0, math.ceil(len(values) * percent / 100) - 1)]

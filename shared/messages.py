@@ -8,7 +8,7 @@ redis-cli; `parameters` and `visits` are packed with msgpack. Times are seconds 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast
 
 import msgpack
@@ -110,7 +110,18 @@ class Job:
 
     def visited(self, visit: Visit) -> Job:
         """This job with one more visit in its history."""
-        return replace(self, visits=(*self.visits, visit))
+        return Job(
+            self.id,
+            self.prompt,
+            self.published,
+            self.deadline,
+            self.seed,
+            self.route,
+            self.priority,
+            self.parameters,
+            (*self.visits, visit),
+            self.extra,
+        )
 
     @property
     def light_visit(self) -> Visit | None:
@@ -316,11 +327,14 @@ def unpack_visits(packed: bytes | None) -> tuple[Visit, ...]:
     """The inverse of `pack_visits`; raises ValueError or TypeError where a row is no visit."""
     if not packed:
         return ()
-    visits = tuple(Visit(*row[:6]) for row in msgpack.unpackb(packed))
+    rows = msgpack.unpackb(packed)
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise ValueError("visits are no list of lists")
+    visits = tuple(Visit(*row[:6]) for row in rows)
     for visit in visits:
         if visit.stage not in ("light", "heavy") or not isinstance(visit.batch, int) or visit.batch < 1:
             raise ValueError(f"no visit: {visit!r}"[:200])
-        finite(visit.started), finite(visit.finished)
+        finite(visit.started), finite(visit.finished), finite(visit.score or 0.0)
     return visits
 
 

@@ -23,13 +23,16 @@ local function group_of(stream)
   return 0, '0-0'
 end
 
-local queue, limit, suspect = {}, batch + 32, nil
+local queue, limit, suspect = {}, batch + 16, nil
 
 local function enqueue(class, entry, fresh)
   local since = tonumber(string.match(entry[1], '^%d+')) / 1000
   local deadline = 0
   for i = 1, #entry[2] - 1, 2 do
-    if entry[2][i] == 'deadline' then deadline = tonumber(entry[2][i + 1]) or 0 end
+    if entry[2][i] == 'deadline' then
+      deadline = tonumber(entry[2][i + 1]) or 0
+      break
+    end
   end
   if deadline <= 0 then deadline = since + allowance end
   queue[#queue + 1] = {class = class, id = entry[1], fresh = fresh, since = since, deadline = deadline}
@@ -49,7 +52,7 @@ for class = 1, 3 do
         else redis.call('XACK', stream, GROUP, row[1]) end -- deleted by hand while it waited
       end
     end
-    if length > pending and #queue < limit then
+    if #queue < limit then -- not asking for length > pending: a pending entry may have been deleted by hand
       for _, entry in ipairs(redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', limit - #queue)) do
         enqueue(class, entry, true)
       end

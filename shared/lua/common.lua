@@ -16,7 +16,7 @@ local function expect(kinds)
   for key, kind in pairs(kinds) do
     local found = redis.call('TYPE', key).ok
     if found ~= kind and found ~= 'none' then
-      error({err = 'WRONGTYPE ' .. key .. ' is a ' .. found .. ', not a ' .. kind})
+      error('WRONGTYPE ' .. key .. ' is a ' .. found .. ', not a ' .. kind, 0) -- 6.2 cannot print a table
     end
   end
 end
@@ -26,7 +26,7 @@ local function owner(stream, entry)
   local rows = redis.pcall('XPENDING', stream, GROUP, entry, entry, 1)
   if rows.err then
     if string.find(rows.err, 'NOGROUP', 1, true) then return nil end
-    error(rows)
+    error(rows.err, 0)
   end
   return rows[1] and rows[1][2]
 end
@@ -39,19 +39,39 @@ local function announce(events, ...)
   redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', ...)
 end
 
-local function remove(stream, entry)
-  redis.pcall('XACK', stream, GROUP, entry)
-  redis.call('XDEL', stream, entry)
+local function remove(stream, ...)
+  redis.pcall('XACK', stream, GROUP, ...)
+  redis.call('XDEL', stream, ...)
 end
 
--- The part that an owner's and the keeper's settlement share. keys: record, due, done, dead, events,
--- totals; fields: the outcome's own fields, flat.
+-- The entry's fields, with what its record knows better or its author left out.
+local function stamped(fields, known)
+  local left = {}
+  for name, value in pairs(known) do left[name] = value end
+  for i = 1, #fields, 2 do
+    if left[fields[i]] then
+      fields[i + 1] = left[fields[i]]
+      left[fields[i]] = nil
+    end
+  end
+  for name, value in pairs(left) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  return fields
+end
+
+-- The part that an owner's and the keeper's settlement share; the caller counts it in the totals.
+-- keys: record, due, done, dead, events; fields: the outcome's own fields, flat.
 local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s)
-  redis.call('HINCRBY', keys.totals, how, 1)
-  redis.call('HINCRBY', keys.totals, how .. ':' .. why, 1)
   redis.call('ZREM', keys.due, id)
-  local outcome = {'end', how, 'why', why, 'finished', seconds(now)}
-  for i = 1, #fields do outcome[#outcome + 1] = fields[i] end
+  local outcome, own = {'end', how, 'why', why, 'finished', seconds(now)}, {['end'] = true, why = true, finished = true}
+  for i = 1, #fields, 2 do -- an entry written by hand may have fields of these names
+    if not own[fields[i]] then
+      outcome[#outcome + 1] = fields[i]
+      outcome[#outcome + 1] = fields[i + 1]
+    end
+  end
   redis.call('XADD', keys.done, 'MINID', '~', string.format('%d-0', (now - keep_s) * 1000), '*', unpack(outcome))
   if how == 'failed' then
     redis.call('XADD', keys.dead, 'MAXLEN', '~', DEAD_KEPT, '*', unpack(outcome))

@@ -1,19 +1,19 @@
 -- The keeper moves a prompt that waits for heavy, without a picture, to light while light can still draw it.
 -- KEYS  1 heavy stream  2 record  3 light stream  4 wake:light
--- ARGV  1 entry
+-- ARGV  1 entry  2 id
 -- reply 1 done, 0 it moved on meanwhile or is being drawn
 local entry = ARGV[1]
-local record = redis.call('HMGET', KEYS[2], 'state', 'entry')
+local record = redis.call('HMGET', KEYS[2], 'state', 'entry', 'published', 'deadline')
 if record[1] ~= 'open' or record[2] ~= entry then return 0 end
 local holder = owner(KEYS[1], entry)
 if holder and holder ~= RETURNED and holder ~= SUSPECT then return 0 end
 local found = redis.call('XRANGE', KEYS[1], entry, entry)
 if not found[1] then return 0 end
 expect({[KEYS[3]] = 'stream', [KEYS[4]] = 'list'})
-local fields = found[1][2]
-for i = 1, #fields, 2 do
-  if fields[i] == 'route' then fields[i + 1] = 'light' end
-end
+local known = {id = ARGV[2], published = record[3], deadline = record[4], route = 'light'}
+local fields = stamped(found[1][2], known)
+-- A harmless first write: past it, a server at its memory limit lets the script finish.
+redis.call('PERSIST', KEYS[2])
 local new = redis.call('XADD', KEYS[3], '*', unpack(fields))
 redis.call('HSET', KEYS[2], 'stage', 'light', 'entry', new)
 wake(KEYS[4])

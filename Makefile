@@ -1,0 +1,47 @@
+# `make demo` and `make test` are all a newcomer needs; both set everything up first.
+PYTHON ?= python3
+VENV ?= .venv
+# Where torch comes from, such as https://download.pytorch.org/whl/cpu; empty: wherever pip finds it.
+TORCH_INDEX ?=
+PIP := $(VENV)/bin/pip --disable-pip-version-check
+RUN := $(VENV)/bin/python
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: help setup demo test check bench train-tiny profile system clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## virtual environment with pinned requirements
+
+$(VENV)/.ready: requirements.txt tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	@$(RUN) deploy/download_size.py $(INDEX) -r requirements.txt -r tests/requirements.txt
+	$(PIP) install --quiet $(INDEX) -r requirements.txt -r tests/requirements.txt
+	@touch $@
+
+demo: setup ## the cascade on this machine with real pictures: two minutes, then logs/<run>/report.html
+	@$(RUN) -m deploy.demo $(DEMO)
+
+test: setup ## the tests
+	$(RUN) -m pytest $(TESTS)
+
+check: setup ## ruff and strict types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: setup ## speed of the hop and the queue, cost of idling, latency: prints a table, writes CSV
+	$(RUN) -m deploy.bench $(BENCH)
+
+train-tiny: setup ## train the embedded cascade from a seed (an hour or two on two cores; resumes)
+	$(RUN) -m models.train_tiny
+
+profile: setup ## measure seconds per batch of the tiny cascade on this machine
+	$(RUN) -m models.profiler --cascade tiny
+
+system: ## what needs root: Debian's Redis, for redis-cli and a second server version in the tests
+	apt-get update && apt-get install -y --no-install-recommends redis-server
+
+clean: ## remove the virtual environment and caches, not the runs in logs/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,280 @@
+"""The contents of a run folder: what a recorder writes and a report reads.
+
+    run.json        settings, totals
+    outcomes.csv    one row a prompt
+    plans.csv       one row a plan
+    ticks.csv       one row a look at the queues, about one a second
+    pictures/       <id>-light.webp and <id>-heavy.webp (or .png), written while the run goes on
+
+All times are seconds of the one clock that stamped the outcomes: the server's, or the simulator's.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from shared.errors import SettingsError
+from shared.messages import End, Outcome, Plan, Visit
+from shared.schema import STAGES, Stage
+from shared.wire import PROMPT_LIMIT
+
+T = TypeVar("T")
+Row = Mapping[str, str]
+
+PICTURE_KINDS: Final = {".webp": "image/webp", ".png": "image/png"}
+_PASSWORD: Final = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
+_OUTCOME: Final = ("id", "prompt", "end", "why", "route", "priority", "seed", "published", "deadline", "finished")
+_DERIVED: Final = ("latency_s", "on_time", "score")
+_VISIT: Final = ("started", "finished", "batch", "worker")
+_OUTCOME_COLUMNS: Final = (
+    *_OUTCOME,
+    *_DERIVED,
+    *(f"{stage}_{name}" for stage in STAGES for name in _VISIT),
+    "heavy_score",
+    "gpu_s",
+    "other_visits",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One look at the deployment. Counts of prompts are cumulative; workers are those ready.
+
+    `threshold` and `demand` (prompts per second) are the plan's.
+    """
+
+    time_s: float
+    offered: int = 0
+    light: int = 0
+    heavy: int = 0
+    dropped: int = 0
+    failed: int = 0
+    refused: int = 0
+    waiting_light: int = 0
+    running_light: int = 0
+    waiting_heavy: int = 0
+    running_heavy: int = 0
+    light_workers: int = 0
+    heavy_workers: int = 0
+    threshold: float = 0.0
+    demand: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A run: its totals, its outcomes in order of settlement, its plans and its ticks.
+
+    `wasted_s`: seconds of a slot spent on prompts that no outcome holds. `upgraded`: heavy pictures that
+    came after the light one was the answer; None where nobody counted. `pictures`: their folder.
+    """
+
+    cascade: str
+    deadline_s: float
+    offered: int
+    refused: int
+    published: int
+    wasted_s: float
+    outcomes: tuple[Outcome, ...]
+    plans: tuple[Plan, ...]
+    ticks: tuple[Tick, ...]
+    pictures: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    upgraded: int | None = None
+
+    @property
+    def start(self) -> float:
+        """When the first prompt was published, or the first tick taken, whichever came first."""
+        times = [outcome.published for outcome in self.outcomes] + [tick.time_s for tick in self.ticks[:1]]
+        return min(times, default=0.0)
+
+    @property
+    def end(self) -> float:
+        """When the last prompt was settled; the start where there is none."""
+        return max((outcome.finished for outcome in self.outcomes), default=self.start)
+
+    @property
+    def public_settings(self) -> dict[str, Any]:
+        """The settings as they may be shown: without the passwords in addresses."""
+        hidden = {name: _PASSWORD.sub(r"\1***@", value) for name, value in self.settings.items() if _is_text(value)}
+        return {**self.settings, **hidden}
+
+
+def save(recording: Recording, folder: Path) -> None:
+    """Write the recording's tables into a folder, which is made; raises OSError that names the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / "outcomes.csv", _OUTCOME_COLUMNS, (_outcome_row(each) for each in recording.outcomes))
+    names = [item.name for item in fields(Plan)]
+    write_table(folder / "plans.csv", names, (_plan_row(plan, names) for plan in recording.plans))
+    write_table(folder / "ticks.csv", [item.name for item in fields(Tick)], (astuple(tick) for tick in recording.ticks))
+    # Last, since a folder counts as a run when it has this file.
+    write_json(folder / "run.json", _totals(recording))
+
+
+def load(folder: Path) -> Recording:
+    """Read what `save` wrote; raises SettingsError with file, line and reason."""
+    totals = _read_json(folder / "run.json")
+    pictures = folder / "pictures"
+    try:
+        return Recording(
+            **totals,
+            outcomes=_read_table(folder / "outcomes.csv", _outcome),
+            plans=_read_table(folder / "plans.csv", _plan),
+            ticks=_read_table(folder / "ticks.csv", _tick),
+            pictures=pictures if pictures.is_dir() else None,
+        )
+    except TypeError as wrong:
+        raise SettingsError(f"{folder / 'run.json'}: {wrong}") from None
+
+
+def find_pictures(folder: Path | None) -> dict[str, Path]:
+    """The pictures of a run by `<id>-<stage>`; empty where there is no folder.
+
+    The folder is listed, and no path is made of an id: an id is the publisher's and may hold anything.
+    """
+    try:
+        found = sorted(folder.iterdir()) if folder is not None else []
+    except OSError:
+        return {}
+    return {path.stem: path for path in found if path.suffix in PICTURE_KINDS}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name and rename; raises OSError that names the file.
+
+    A reader, or a full disk, never meets half a file under its final name.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="")
+        draft.replace(path)
+    except OSError as wrong:
+        raise OSError(wrong.errno, wrong.strerror, str(path)) from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write readable JSON under a temporary name and rename; raises OSError that names the file."""
+    write_text(path, json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV under a temporary name and rename; raises OSError that names the file."""
+    text = io.StringIO(newline="")
+    # All text is quoted: the csv module leaves a bare carriage return unquoted and then reads it as a line's end.
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _totals(recording: Recording) -> dict[str, Any]:
+    return {
+        "cascade": recording.cascade,
+        "deadline_s": recording.deadline_s,
+        "offered": recording.offered,
+        "refused": recording.refused,
+        "published": recording.published,
+        "wasted_s": recording.wasted_s,
+        "upgraded": recording.upgraded,
+        "settings": recording.public_settings,
+    }
+
+
+def _outcome_row(outcome: Outcome) -> list[object]:
+    shown = [next((visit for visit in outcome.visits if visit.stage == stage), None) for stage in STAGES]
+    others = [asdict(visit) for visit in outcome.visits if not any(visit is one for one in shown)]
+    row: list[object] = [getattr(outcome, name) for name in _OUTCOME]
+    # Longer prompts are malformed entries, and the csv module refuses to read a field without bound.
+    row[1] = outcome.prompt[:PROMPT_LIMIT]
+    row += [outcome.latency_s, int(outcome.on_time), outcome.score]
+    for visit in shown:
+        row += [getattr(visit, name, None) for name in _VISIT]
+    row.append(shown[1].score if shown[1] else None)
+    return [*row, outcome.gpu_s, json.dumps(others) if others else ""]
+
+
+def _outcome(row: Row) -> Outcome:
+    visits = [visit for stage in STAGES if (visit := _visit(row, stage))]
+    visits += [Visit(**other) for other in json.loads(row["other_visits"] or "[]")]
+    return Outcome(
+        id=row["id"],
+        prompt=row["prompt"],
+        end=cast(End, row["end"]),
+        why=row["why"],
+        published=float(row["published"]),
+        deadline=float(row["deadline"]),
+        finished=float(row["finished"]),
+        visits=tuple(sorted(visits, key=lambda visit: visit.started)),
+        route=row["route"],
+        priority=int(row["priority"]),
+        seed=int(row["seed"]),
+    )
+
+
+def _visit(row: Row, stage: Stage) -> Visit | None:
+    if not row[f"{stage}_batch"]:
+        return None
+    score = row["score" if stage == "light" else "heavy_score"]
+    return Visit(
+        stage=stage,
+        worker=row[f"{stage}_worker"],
+        started=float(row[f"{stage}_started"]),
+        finished=float(row[f"{stage}_finished"]),
+        batch=int(row[f"{stage}_batch"]),
+        score=float(score) if score else None,
+    )
+
+
+def _plan_row(plan: Plan, names: Sequence[str]) -> list[object]:
+    wire: dict[str, object] = {**plan.wire(), "assignment": json.dumps(dict(plan.assignment), sort_keys=True)}
+    return [wire[name] for name in names]
+
+
+def _plan(row: Row) -> Plan:
+    slots = {f"slot:{name}": stage for name, stage in json.loads(row["assignment"]).items()}
+    return Plan.from_wire({name.encode(): value.encode() for name, value in {**row, **slots}.items()})
+
+
+def _tick(row: Row) -> Tick:
+    kinds: Mapping[object, Callable[[str], Any]] = {"int": int, "float": float}
+    return Tick(**{item.name: kinds[item.type](row[item.name]) for item in fields(Tick)})
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
+    except OSError as wrong:
+        raise SettingsError(f"{path.parent} holds no run: {path.name}: {wrong.strerror}") from None
+    except ValueError as wrong:
+        raise SettingsError(f"{path}: {wrong}") from None
+
+
+def _read_table(path: Path, parse: Callable[[Row], T]) -> tuple[T, ...]:
+    line = 1
+    parsed: list[T] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as lines:
+            rows = csv.DictReader(lines)
+            for row in rows:
+                line = rows.line_num
+                parsed.append(parse(row))
+    except OSError as wrong:
+        raise SettingsError(f"{path}: {wrong.strerror}") from None
+    except KeyError as missing:
+        raise SettingsError(f"{path}:{line}: no {missing.args[0]}") from None
+    except (ValueError, TypeError, AttributeError, csv.Error) as wrong:
+        raise SettingsError(f"{path}:{line}: {wrong}") from None
+    return tuple(parsed)

@@ -1,0 +1,204 @@
+"""`make bench`: what the queue costs, measured on this machine in one run; medians, and ratios to compare.
+
+hop      claim a batch from a stream and settle it into the next, server and client together
+queue    publish -> light -> done, 40 % through heavy, models that do nothing, beside a bare redis-py loop
+idle     processor time of all services with 16 sleeping workers and nothing to do
+picture  publish to done on an empty queue beside the model's own time, light tiny cascade
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Final, NamedTuple
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
+from deploy.runner import Run, deployment
+from shared.broker import Broker
+from shared.config import Settings
+from shared.embedded import EmbeddedRedis, server_binaries, version_of
+from shared.exchange import Hop, Publication
+from shared.messages import Job, Visit
+from shared.process import guarded
+
+# 120 characters, as prompts people write.
+PROMPT: Final = (
+    "a photograph of an astronaut riding a horse on the moon at dawn, "
+    "highly detailed, dramatic light, 35 mm, film grain!!!!!"
+)
+IDLE_S: Final = 20.0
+REPEATS: Final = 5
+
+
+class Figure(NamedTuple):
+    """One measured figure; `aim` as the issue states it, empty where it is there for comparison."""
+
+    what: str
+    value: float
+    unit: str
+    aim: str = ""
+
+
+@contextmanager
+def server(durability: str = "no") -> Iterator[Settings]:
+    """A Redis of our own for one measurement."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cascade-") as folder,
+        EmbeddedRedis(Path(folder), durability=durability) as redis,
+    ):
+        yield Settings(redis_url=redis.url, deployment="bench")
+
+
+def hop(batch: int, rounds: int = 100) -> float:
+    """Microseconds per prompt to claim a batch from light and escalate it to heavy, median of the rounds."""
+    with server() as settings:
+        broker = Broker(settings)
+        broker.check()
+        consumer, slot = "bench", broker.keys.slot("bench", 0)
+        broker.announce("light", consumer, {"node": "bench"})
+        taken: list[float] = []
+        for number in range(rounds):
+            jobs = [Job(f"{number}-{i}", PROMPT, 0.0, 0.0) for i in range(batch)]
+            broker.publish([Publication(job, 60.0) for job in jobs])
+            broker.hold(slot, consumer)
+            began = time.perf_counter()
+            claim = broker.claim(
+                "light", consumer, slot, batch=batch, hold_s=0.0, allowance_s=60.0, service_s=[0.0] * batch
+            )
+            visit = Visit("light", consumer, claim.now, claim.now, batch, 0.1)
+            hops = [Hop(replace(each, job=each.job.visited(visit)), None, "escalate") for each in claim.entries]
+            done = broker.commit("light", consumer, hops)
+            taken.append((time.perf_counter() - began) / batch * 1e6)
+            assert sum(done) == batch, "the hop did not go through"
+        return median(taken)
+
+
+def idle(slots: int = 16) -> float:
+    """Percent of a core that Redis, supervisord, all services and sleeping workers use with nothing to do."""
+    with tempfile.TemporaryDirectory(prefix="cascade-run-") as folder:
+        settings = Settings(cascade="sdturbo", backend="sleeping", slots=slots, node="bench", deployment="bench")
+        with deployment(Run(Path(folder), settings, Path(folder), durability="no")) as running:
+            running.wait_ready(lambda _: None)
+            time.sleep(5)
+            mine = psutil.Process()
+            before = {child: _cpu_s(child) for child in mine.children(recursive=True)}
+            began = time.perf_counter()
+            time.sleep(IDLE_S)
+            elapsed_s = time.perf_counter() - began
+            used_s = sum(_cpu_s(child) - spent for child, spent in before.items())
+    return used_s / elapsed_s * 100
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def picture(prompts: int = 40) -> tuple[float, float]:
+    """Milliseconds from publish to done on an empty queue, and of these the model's own: medians, light tiny."""
+    with tempfile.TemporaryDirectory(prefix="cascade-run-") as folder:
+        settings = Settings(cascade="tiny", slots=1, node="bench", deployment="bench", policy="quality")
+        run = Run(Path(folder), settings, Path(folder), durability="everysec")
+        with deployment(run) as running:
+            _wait_for_light(running.broker, running.supervisord.check)
+            for number in range(prompts):
+                job = Job(f"latency-{number}", "big red circle on white", 0.0, 0.0, seed=number, route="light")
+                running.broker.publish([Publication(job, 5.0)])
+                end = time.monotonic() + 10
+                while len(running.observer.outcomes()[0]) <= number and time.monotonic() < end:
+                    time.sleep(0.005)
+                time.sleep(0.05)
+            outcomes = [outcome for outcome in running.observer.outcomes()[0] if outcome.end == "light"]
+    whole = [outcome.latency_s for outcome in outcomes]
+    own = [outcome.visits[0].finished - outcome.visits[0].started for outcome in outcomes]
+    return median(whole) * 1e3, median(own) * 1e3
+
+
+def _wait_for_light(broker: Broker, check: Callable[[], None]) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        check()
+        plan = broker.plan()
+        if plan is not None and "light" in plan.assignment.values():
+            return
+        time.sleep(0.1)
+
+
+def figures(chosen: list[str], prompts: int) -> Iterator[Figure]:
+    """Measure what was chosen, one figure after the other."""
+    if "hop" in chosen:
+        for batch, aim in ((1, ""), (8, "<= 200"), (32, "<= 100")):
+            yield Figure(f"hop, batch {batch}", median(hop(batch) for _ in range(3)), "us a prompt", aim)
+    if "queue" in chosen:
+        yield from _queue(prompts)
+    if "idle" in chosen:
+        yield Figure("idle, 16 sleeping workers", idle(), "% of a core", "<= 3")
+    if "picture" in chosen:
+        whole, own = picture()
+        yield Figure("picture, publish to done", whole, "ms")
+        yield Figure("picture, the model's own time", own, "ms")
+        yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
+
+
+def _queue(prompts: int) -> Iterator[Figure]:
+    for durability in ("no", "everysec", "always"):
+        # In turn, so that a machine that changes its speed changes both.
+        ours: list[float] = []
+        bare: list[float] = []
+        for _ in range(REPEATS):
+            with server(durability) as settings:
+                ours.append(cascade_rate(settings, prompts, PROMPT))
+            with server(durability) as settings:
+                bare.append(bare_rate(settings, prompts, PROMPT))
+        kept = {"no": "no persistence"}.get(durability, f"appendfsync {durability}")
+        aim = ">= 5,000" if durability == "no" else ""
+        yield Figure(f"queue, {kept}", median(ours), "prompts/s", aim)
+        yield Figure(f"bare redis-py loop, {kept}", median(bare), "prompts/s")
+        yield Figure(f"queue over bare loop, {kept}", median(a / b for a, b in zip(ours, bare, strict=True)), "ratio")
+    with server() as settings:
+        rate = faststream_rate(settings, prompts, PROMPT)
+    if rate is not None:
+        yield Figure("FastStream in batches, no persistence", rate, "prompts/s")
+
+
+def main() -> int:
+    """Print a table and write it as CSV."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chosen", nargs="*", metavar="hop|queue|idle|picture", help="default: all")
+    parser.add_argument("--prompts", type=int, default=20_000, help="prompts per run of the queue")
+    parser.add_argument("--out", type=Path, default=Path("logs/bench.csv"))
+    given = parser.parse_args()
+    chosen = given.chosen or ["hop", "queue", "idle", "picture"]
+    version = ".".join(str(part) for part in version_of(server_binaries()[0]))
+    machine = f"{psutil.cpu_count()} cores, Python {platform.python_version()}, Redis {version}"
+    table = Table("figure", "value", "unit", "aim", title=f"make bench ({machine})", title_justify="left")
+    rows: list[Figure] = []
+    for figure in figures(chosen, given.prompts):
+        rows.append(figure)
+        sys.stderr.write(f"{figure.what}: {figure.value:,.2f} {figure.unit}\n")
+        table.add_row(figure.what, f"{figure.value:,.2f}", figure.unit, figure.aim)
+    Console().print(table)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    with given.out.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["figure", "value", "unit", "aim", "machine", "command"])
+        for figure in rows:
+            writer.writerow([figure.what, round(figure.value, 3), figure.unit, figure.aim, machine, "make bench"])
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,193 @@
+"""Three pipelines of one shape, for `deploy.bench`: publish -> light -> done, 40 % of it through heavy.
+
+Ours with leases, fencing, records and outcomes; a bare redis-py loop that only reads, writes and
+acknowledges; FastStream in batches where it is installed. Each has one publisher and one worker a stage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from typing import Any, Final
+
+from models.backend import Picture
+from services.lease import Lease
+from services.worker import Worker
+from shared.broker import Broker
+from shared.cascade import draw_lot
+from shared.catalog import load_cascade
+from shared.config import Settings
+from shared.connection import Connection
+from shared.exchange import Publication
+from shared.messages import Job, Plan, View
+from shared.schema import STAGES, Stage
+
+BATCH: Final = 32
+HEAVY: Final = 0.4
+AT_ONCE: Final = 64
+PATIENCE_S: Final = 300.0
+
+
+class NothingDrawn:
+    """A model that takes no time; its score is even, so that the share HEAVY lies below HEAVY."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def warm_up(self, batches: Sequence[int]) -> None:
+        """Nothing to load."""
+
+    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
+        """One empty picture a job."""
+        light = self.stage == "light"
+        return [Picture(b"", draw_lot(job.id) if light else None) for job in jobs]
+
+
+def cascade_rate(settings: Settings, prompts: int, text: str) -> float:
+    """Prompts per second from the first publish to the last outcome, through our own services."""
+    broker = Broker(settings)
+    broker.check()
+    slots = {f"bench:{number}": stage for number, stage in enumerate(STAGES)}
+    plan = Plan("bench", HEAVY, 1, 1, BATCH, BATCH, 1e-6, 1e-6, version=1, assignment=slots)
+    broker.hold(broker.keys.leader("control"), "bench")
+    broker.put_plan(plan, View(0.0, (), ()), "bench")
+    workers = [_started(_worker, settings, number, stage) for number, stage in enumerate(STAGES)]
+    try:
+        began = time.perf_counter()
+        publisher = _started(_publish, settings, prompts, text)
+        _wait_for(lambda: int(broker.client.xlen(broker.keys.done)), prompts)
+        elapsed_s = time.perf_counter() - began
+    finally:
+        _end([*workers, publisher])
+    return prompts / elapsed_s
+
+
+def _publish(settings: Settings, prompts: int, text: str) -> None:
+    broker = Broker(settings)
+    for first in range(0, prompts, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, prompts))
+        broker.publish([Publication(Job(f"p{number}", text, 0.0, 0.0, seed=number), 1000.0) for number in numbers])
+
+
+def _worker(settings: Settings, slot: int, stage: Stage) -> None:
+    settings = settings.model_copy(update={"node": "bench", "slot": slot, "gpu": "a100-80g"})
+    logger = logging.getLogger("bench")
+    lease = Lease(settings, stage, f"bench-{slot}", "nothing", logger)
+    lease.start()
+    worker = Worker(settings, stage, load_cascade("sdturbo"), NothingDrawn(stage), lease, logger)
+    while True:
+        worker.step()
+
+
+def bare_rate(settings: Settings, prompts: int, text: str) -> float:
+    """The same pattern with nothing but XADD, XREADGROUP, XACK and XDEL."""
+    client: Any = Connection(settings).client
+    for stream in STAGES:
+        client.xgroup_create(stream, "bare", id="0", mkstream=True)
+    workers = [_started(_bare_worker, settings, stage) for stage in STAGES]
+    try:
+        began = time.perf_counter()
+        publisher = _started(_bare_publish, settings, prompts, text)
+        _wait_for(lambda: int(client.xlen("done")), prompts)
+        elapsed_s = time.perf_counter() - began
+    finally:
+        _end([*workers, publisher])
+    return prompts / elapsed_s
+
+
+def _bare_publish(settings: Settings, prompts: int, text: str) -> None:
+    client: Any = Connection(settings).client
+    for first in range(0, prompts, AT_ONCE):
+        pipe = client.pipeline(transaction=False)
+        for number in range(first, min(first + AT_ONCE, prompts)):
+            pipe.xadd("light", {"id": f"p{number}", "prompt": text})
+        pipe.execute()
+
+
+def _bare_worker(settings: Settings, stage: Stage) -> None:
+    client: Any = Connection(settings).client
+    while True:
+        for _, entries in client.xreadgroup("bare", stage, {stage: ">"}, count=BATCH, block=1000) or []:
+            pipe = client.pipeline(transaction=False)
+            for entry, fields in entries:
+                weak = stage == "light" and draw_lot(fields[b"id"].decode()) < HEAVY
+                pipe.xadd("heavy" if weak else "done", fields)
+                pipe.xack(stage, "bare", entry)
+                pipe.xdel(stage, entry)
+            pipe.execute()
+
+
+def faststream_rate(settings: Settings, prompts: int, text: str) -> float | None:
+    """The same pattern as a FastStream application in batches; None where it is not installed."""
+    if importlib.util.find_spec("faststream") is None or importlib.util.find_spec("faststream.redis") is None:
+        return None
+    client: Any = Connection(settings).client
+    worker = _started(_faststream_app, settings)
+    try:
+        _wait_for(lambda: int(client.exists("light")) + int(client.exists("heavy")), 2)
+        began = time.perf_counter()
+        publisher = _started(_faststream_publish, settings, prompts, text)
+        _wait_for(lambda: int(client.xlen("done")), prompts)
+        elapsed_s = time.perf_counter() - began
+    finally:
+        _end([worker, publisher])
+    return prompts / elapsed_s
+
+
+def _faststream_app(settings: Settings) -> None:
+    from faststream import FastStream
+    from faststream.redis import RedisBroker, StreamSub
+
+    broker = RedisBroker(settings.redis_url, logger=None)
+
+    def stream(name: str) -> Any:
+        return StreamSub(name, group="bench", consumer="one", batch=True, max_records=BATCH, polling_interval=10)
+
+    @broker.subscriber(stream=stream("light"))  # type: ignore[untyped-decorator, unused-ignore]
+    async def light(jobs: list[dict[str, str]]) -> None:
+        for job in jobs:
+            weak = draw_lot(job["id"]) < HEAVY
+            await broker.publish(job, stream="heavy" if weak else "done")
+
+    @broker.subscriber(stream=stream("heavy"))  # type: ignore[untyped-decorator, unused-ignore]
+    async def heavy(jobs: list[dict[str, str]]) -> None:
+        for job in jobs:
+            await broker.publish(job, stream="done")
+
+    asyncio.run(FastStream(broker, logger=None).run())
+
+
+def _faststream_publish(settings: Settings, prompts: int, text: str) -> None:
+    from faststream.redis import RedisBroker
+
+    async def publish() -> None:
+        async with RedisBroker(settings.redis_url, logger=None) as broker:
+            for number in range(prompts):
+                await broker.publish({"id": f"p{number}", "prompt": text}, stream="light")
+
+    asyncio.run(publish())
+
+
+def _started(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def _wait_for(count: Callable[[], int], wanted: int) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while (found := count()) < wanted:
+        if time.monotonic() > end:
+            raise TimeoutError(f"only {found} of {wanted} came through in {PATIENCE_S:.0f} s")
+        time.sleep(0.002)
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+        process.join()

@@ -1,0 +1,82 @@
+"""The one verb of a model: `draw(jobs) -> pictures`. Workers know this interface and no library.
+
+    jobs ──> Backend.draw ──> [Picture(data, score), ...]   one per job, in order
+
+`open_backend` chooses from a table. Nothing here imports torch: a worker that sleeps must stay cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shared.catalog import Cascade
+from shared.errors import ModelError, SettingsError
+from shared.messages import Job
+from shared.schema import Stage
+
+
+class OutOfMemory(ModelError):
+    """The batch does not fit the device's memory; a smaller one may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a model made of one prompt.
+
+    `data`: an encoded WebP, b"" from a backend that draws nothing. `score`: the discriminator's P(real)
+    in [0, 1], higher is better; None from the heavy stage.
+    """
+
+    data: bytes
+    score: float | None = None
+
+
+class Backend(Protocol):
+    """A loaded model of one stage."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage whose model this is."""
+
+    def warm_up(self, batches: Sequence[int]) -> None:
+        """Draw once at each batch size, so that the first prompts do not pay for it; raises ModelError."""
+
+    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
+        """One picture per job, in order. A picture depends on its own job only, not on the batch.
+
+        Raises ModelError where the model returned another number of pictures or one that is not finite,
+        OutOfMemory where the batch is too large.
+        """
+
+
+def open_backend(kind: str, cascade: Cascade, stage: Stage, gpu: str | None = None) -> Backend:
+    """Load the stage's model.
+
+    `kind`: `diffusers` or `sleeping`. `gpu`: the GPU type as the profiles name it; "cpu" never uses a GPU,
+    None uses one if there is one. Raises ModelError (weights, device) or SettingsError (kind, profile).
+    """
+    try:
+        opener = _KINDS[kind]
+    except KeyError:
+        raise SettingsError(f"backend: unknown kind {kind!r}; there are {', '.join(_KINDS)}") from None
+    return opener(cascade, stage, gpu)
+
+
+def _diffusers(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
+    from models.diffusion import open_diffusion
+
+    return open_diffusion(cascade, stage, gpu)
+
+
+def _sleeping(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
+    from models.sleeping import SleepingBackend
+
+    return SleepingBackend(cascade, stage, gpu)
+
+
+_KINDS: Final[Mapping[str, Callable[[Cascade, Stage, str | None], Backend]]] = {
+    "diffusers": _diffusers,
+    "sleeping": _sleeping,
+}

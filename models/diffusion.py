@@ -1,0 +1,128 @@
+"""Draws with diffusers: load a pipeline, draw a batch, score it if light, encode it.
+
+    jobs ──> pipeline ──> (n, 3, size, size) in [0, 1] ──> discriminator (light) ──> WebP
+
+Any pipeline class works that takes prompts, generators, steps and guidance: the row in models/catalog.toml
+and the folder's own model_index.json say the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from models.backend import OutOfMemory, Picture
+from models.discriminator import Discriminator
+from models.encoding import encode
+from models.libraries import WEIGHTS_WRONG, pipeline_from
+from shared.catalog import TABLES, Cascade, Model
+from shared.errors import ModelError
+from shared.messages import Job
+from shared.schema import Stage
+
+# A diffusers pipeline: prompts, generators and settings in, (pictures, ...) out.
+Pipeline = Callable[..., Any]
+Scorer = Callable[[Tensor], list[float]]
+
+SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
+
+
+class DiffusionBackend:
+    """One loaded pipeline and, on the light stage, the discriminator that scores its pictures."""
+
+    def __init__(self, model: Model, stage: Stage, pipeline: Pipeline, scorer: Scorer | None = None) -> None:
+        self.stage = stage
+        self._model = model
+        self._pipeline = pipeline
+        self._scorer = scorer
+
+    def warm_up(self, batches: Sequence[int]) -> None:
+        """Draw once at each batch size; raises ModelError."""
+        for batch in batches:
+            self.draw([Job(f"warm-up-{i}", "a warm-up", 0.0, 0.0, seed=i) for i in range(batch)])
+
+    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
+        """One picture per job, in order; raises ModelError, OutOfMemory."""
+        if not jobs:
+            return []
+        try:
+            pictures = self._pictures(jobs)
+            scores: Sequence[float | None] = self._scorer(pictures) if self._scorer else [None] * len(jobs)
+        except torch.OutOfMemoryError as wrong:
+            raise OutOfMemory(f"{self._model.name}: no memory for a batch of {len(jobs)}: {wrong}") from wrong
+        pixels = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            Picture(encode(one, job, self._model.name), score)
+            for one, job, score in zip(pixels, jobs, scores, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _pictures(self, jobs: Sequence[Job]) -> Tensor:
+        drawn = self._pipeline(
+            prompt=[job.prompt for job in jobs],
+            # On the CPU whatever the device: a seed then means the same picture everywhere.
+            generator=[torch.Generator().manual_seed(job.seed % SEEDS) for job in jobs],
+            num_inference_steps=self._model.steps,
+            guidance_scale=self._model.guidance,
+            output_type="pt",
+            return_dict=False,
+        )
+        return self._checked(drawn[0], len(jobs))
+
+    def _checked(self, pictures: Tensor, expected: int) -> Tensor:
+        if len(pictures) != expected:
+            raise ModelError(f"{self._model.name} drew {len(pictures)} pictures for {expected} prompts")
+        # In half precision some decoders overflow, and a black picture would pass for an answer.
+        if not bool(torch.isfinite(pictures).all()):
+            raise ModelError(f"{self._model.name} drew a picture with values that are not finite")
+        return pictures
+
+
+def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, tables: Path = TABLES) -> DiffusionBackend:
+    """Load the stage's pipeline and, if light, the discriminator; raises ModelError.
+
+    Folders in the catalogue are relative to `tables`.
+    """
+    device = choose_device(gpu)
+    if device.type == "cpu":
+        # Two threads in one process spin under contention; two workers of one thread each draw more.
+        torch.set_num_threads(1)
+    model = cascade.models[stage]
+    pipeline = load_pipeline(model, device, tables)
+    scorer = Discriminator(tables / cascade.discriminator, device).score if stage == "light" else None
+    return DiffusionBackend(model, stage, pipeline, scorer)
+
+
+def choose_device(gpu: str | None) -> torch.device:
+    """The device for a GPU type: "cpu" is the processor, None a GPU if there is one; raises ModelError."""
+    if gpu == "cpu" or (gpu is None and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ModelError(f"GPU type {gpu!r} is asked for, but torch sees no CUDA device here; use --gpu cpu")
+    return torch.device("cuda")
+
+
+def load_pipeline(model: Model, device: torch.device, tables: Path = TABLES) -> Pipeline:
+    """The model's pipeline from its folder under `tables`, or from the hub's cache; raises ModelError."""
+    folder = tables / model.source
+    source = str(folder) if folder.is_dir() else model.source
+    try:
+        pipeline = pipeline_from(source, torch.float16 if device.type == "cuda" else torch.float32)
+    except WEIGHTS_WRONG as wrong:
+        raise ModelError(_advice(model, folder, wrong)) from wrong
+    loaded: Pipeline = pipeline.to(device)
+    return loaded
+
+
+def _advice(model: Model, folder: Path, wrong: BaseException) -> str:
+    reason = str(wrong).strip().split("\n")[0]
+    if folder.is_dir():
+        return f"cannot load {model.name} from {folder}: {reason}; restore the folder or train it again"
+    return (
+        f"no weights for {model.name}: there is no folder {folder}, and the hub's cache has no {model.source!r}; "
+        f"fetch it once with `hf download {model.source}` (the tiny models: python -m models.train_tiny)"
+    )

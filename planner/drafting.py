@@ -1,0 +1,97 @@
+"""From a solution to a plan: threshold, holds, and the reason in words. Every policy ends here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from planner.deferral import deferral
+from planner.milp import TOLERANCE, Case, Choice, Solution, best_share, round_up
+from planner.solvers import Solver
+from shared.catalog import Cascade
+from shared.messages import Plan, View
+from shared.schema import Stage
+
+HOLD_SHARE: Final = 0.1  # of the deadline, at most, goes to waiting for a heavy batch to fill
+PACE_LIMITS: Final = (0.01, 1_000.0)  # beyond these a measured pace is a fault of the clock
+
+Policy = Callable[[View], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a policy is built from; the deadline and the dwell are in seconds."""
+
+    cascade: Cascade
+    deadline_s: float
+    solver: Solver
+    dwell_s: float
+
+
+def paced(cascade: Cascade, pace: Mapping[Stage, float]) -> Cascade:
+    """The cascade at the measured pace, rounded to the planner's resolution; nonsense is passed over."""
+    least, most = PACE_LIMITS
+    return cascade.paced({stage: round_up(value) for stage, value in pace.items() if least <= value <= most})
+
+
+def all_light(case: Case, cascade: Cascade) -> Solution:
+    """Every slot light, at the batch of highest throughput that meets the deadline: the answer to overload."""
+    least = cascade.batches("light")[0]
+    hopeless = Choice(least, cascade.service_s("light", least), 0.0)
+    fastest = max(case.light, key=lambda choice: choice.throughput, default=hopeless)
+    return Solution(case.light_slots, 0, fastest, None, 0.0, case.loss[0][1])
+
+
+def no_plan(case: Case) -> str:
+    """Why the program has no solution."""
+    if not case.slots:
+        return "no slot is there"
+    if not case.light_slots:
+        return "no slot can run light"
+    if not case.light:
+        return f"no light batch meets the deadline of {case.deadline_s:g} s"
+    return f"{case.demand:.1f} prompts/s are more than {case.light_slots} slots can draw light: all light, shedding"
+
+
+def binding(case: Case, solution: Solution) -> str:
+    """What keeps the quality from being better."""
+    best, least_loss = best_share(case.loss, 1.0)
+    if solution.loss <= least_loss + TOLERANCE:
+        return f"quality is at its best, heavy share {solution.heavy_share:.2f}"
+    if not case.heavy_slots:
+        return "no slot can run heavy"
+    if not case.heavy:
+        return f"no heavy batch meets the deadline of {case.deadline_s:g} s"
+    return f"the slots carry a heavy share of {solution.heavy_share:.2f}, {best:.2f} would be best"
+
+
+def draft(policy: str, view: View, cascade: Cascade, case: Case, solution: Solution, why: str) -> Plan:
+    """The plan of a solution, with the threshold at which the live scores escalate its heavy share."""
+    threshold, tie_share = deferral(view.scores, cascade.scores).threshold_for(solution.heavy_share)
+    least = cascade.batches("heavy")[0]
+    heavy = solution.heavy or Choice(least, cascade.service_s("heavy", least), 0.0)
+    return Plan(
+        policy=policy,
+        threshold=threshold,
+        tie_share=tie_share,
+        light_workers=solution.light_workers,
+        heavy_workers=solution.heavy_workers,
+        light_batch=solution.light.batch,
+        heavy_batch=heavy.batch,
+        light_service_s=solution.light.service_s,
+        heavy_service_s=heavy.service_s,
+        heavy_hold_s=hold_s(heavy.batch, solution.heavy_share * case.demand, case.deadline_s),
+        heavy_share=solution.heavy_share,
+        demand=case.demand,
+        why=why,
+        made=view.now,
+    )
+
+
+def hold_s(batch: int, rate: float, deadline_s: float) -> float:
+    """Seconds until a batch has filled at `rate` prompts/s, at most HOLD_SHARE of the deadline."""
+    if batch <= 1 or rate <= 0 or not math.isfinite(rate):
+        return 0.0
+    return min((batch - 1) / rate, HOLD_SHARE * deadline_s)

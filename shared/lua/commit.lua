@@ -1,0 +1,85 @@
+-- Hops each prompt of a batch into the next stage, or ends it. One prompt's error leaves that prompt pending
+-- and its mates unharmed.
+-- KEYS  1-3 the stage's streams by class  4-6 the next stage's  7 wake  8 due  9 done  10 dead  11 events  12 totals
+--       13... record and image of each prompt
+-- ARGV  1 consumer  2 ttl_ms  3 done_keep_s  4 msgpack: hops, each
+--       {class, entry, id, end ('' to hop on), why, picture, gpu_s, score, flat fields}
+-- reply per prompt: 1 done, 0 no longer ours, 2 overtaken by the keeper and stored as an upgrade,
+--       -1 no record (adopt it first), or what went wrong
+local consumer, ttl_ms, keep_s = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local hops = cmsgpack.unpack(ARGV[4])
+local now = server_time()
+expect({[KEYS[7]] = 'list', [KEYS[8]] = 'zset', [KEYS[9]] = 'stream', [KEYS[10]] = 'stream', [KEYS[11]] = 'stream',
+  [KEYS[12]] = 'hash', [KEYS[4]] = 'stream', [KEYS[5]] = 'stream', [KEYS[6]] = 'stream'})
+
+local counts, finished = {}, {{}, {}, {}}
+local function count(name) counts[name] = (counts[name] or 0) + 1 end
+
+-- What this consumer holds, class by class; nothing where the group is gone.
+local held = {}
+for class = 1, 3 do
+  local rows = redis.pcall('XPENDING', KEYS[class], GROUP, '-', '+', 1000, consumer)
+  if rows.err and not string.find(rows.err, 'NOGROUP', 1, true) then error(rows) end
+  for _, row in ipairs(rows.err and {} or rows) do
+    -- A harmless first write: past it, a server at its memory limit lets the script finish.
+    if not next(held) then redis.call('XCLAIM', KEYS[class], GROUP, consumer, 0, row[1], 'JUSTID') end
+    held[class .. row[1]] = true
+  end
+end
+
+-- The keeper answered first. Its owner, and nobody who was fenced out, may leave the better picture.
+local function upgrade(record, image, id, how, picture, gpu_s)
+  redis.call('HDEL', record, 'overtaken')
+  redis.call('HINCRBYFLOAT', KEYS[12], 'wasted_s', gpu_s)
+  if how == 'heavy' then
+    if picture ~= '' then redis.call('SET', image, picture, 'PX', ttl_ms) end
+    count('upgraded')
+    announce(KEYS[11], 'type', 'upgraded', 'id', id)
+  end
+  return 2
+end
+
+local function escalate(class, record, id, score, fields)
+  local new = redis.call('XADD', KEYS[3 + class], '*', unpack(fields))
+  redis.call('HSET', record, 'stage', 'heavy', 'entry', new, 'light', '1')
+  announce(KEYS[11], 'type', 'light', 'id', id, 'score', score)
+  count('escalated')
+end
+
+local function commit(hop, record, image)
+  local class, entry, id, how, why, picture, gpu_s, score, fields = unpack(hop)
+  class = class + 1
+  local known = redis.call('HMGET', record, 'state', 'entry', 'overtaken')
+  if not held[class .. entry] then
+    if known[2] ~= entry or known[3] ~= consumer then return 0 end
+    return upgrade(record, image, id, how, picture, gpu_s)
+  end
+  if not known[1] then return -1 end
+  local stale = known[1] ~= 'open' or known[2] ~= entry
+  if not stale then
+    if picture ~= '' then redis.call('SET', image, picture, 'PX', ttl_ms) end
+    if how == '' then
+      escalate(class, record, id, score, fields)
+    else
+      finish({record = record, due = KEYS[8], done = KEYS[9], dead = KEYS[10], events = KEYS[11]},
+        id, fields, how, why, now, ttl_ms, keep_s)
+      count(how)
+      count(how .. ':' .. why)
+    end
+  end
+  table.insert(finished[class], entry)
+  return stale and 0 or 1
+end
+
+local replies = {}
+for i, hop in ipairs(hops) do
+  local went, reply = pcall(commit, hop, KEYS[11 + 2 * i], KEYS[12 + 2 * i])
+  if not went then reply = type(reply) == 'table' and reply.err or tostring(reply) end
+  replies[i] = reply
+end
+for name, by in pairs(counts) do redis.call('HINCRBY', KEYS[12], name, by) end
+for _ = 1, counts.escalated and 1 or 0 do wake(KEYS[7]) end
+for class = 1, 3 do
+  if #finished[class] > 0 then remove(KEYS[class], unpack(finished[class])) end
+end
+return replies

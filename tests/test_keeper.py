@@ -1,0 +1,204 @@
+"""The keeper, stepped by hand: no deadline passes unnoticed and no light picture is thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from services.keeper import Keeper
+from shared.broker import Broker
+from shared.observer import Observer
+from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, totals
+
+LIGHT_S = 0.5
+LEASE_S = 0.4
+
+
+def keeper_of(broker: Broker, margin_s: float = 0.15) -> Keeper:
+    return Keeper(broker.settings.model_copy(update={"lease_s": LEASE_S, "margin_s": margin_s}), LIGHT_S, logger)
+
+
+@pytest.fixture
+def keeper(broker: Broker) -> Iterator[Keeper]:
+    made = keeper_of(broker)
+    yield made
+    made.leave()
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_an_escalated_prompt_ends_light_before_its_deadline_passes(
+    broker: Broker, observer: Observer, running: bool
+) -> None:
+    margin_s = 5.0
+    publish(broker, allowance_s=4.0)
+    light, heavy = hire(broker), hire(broker, "heavy")
+    light.escalate(light.one())
+    if running:
+        heavy.one()
+    keeper_of(broker, margin_s).step()
+    (outcome,) = outcomes(broker)
+    assert (outcome.end, outcome.why, outcome.score) == ("light", "deadline", 0.25)
+    assert outcome.finished < outcome.deadline
+    assert observer.image("p", "light") == b"light"
+    assert not heavy.take()
+
+
+def test_what_has_time_left_is_left_alone(broker: Broker, keeper: Keeper) -> None:
+    publish(broker, "p", allowance_s=20.0)
+    publish(broker, "h", allowance_s=20.0, route="heavy")
+    light = hire(broker)
+    light.escalate(light.one())
+    assert keeper.step() <= 0.1
+    assert not ends(broker)
+
+
+def overtaken(broker: Broker) -> tuple[object, object]:
+    publish(broker, allowance_s=4.0)
+    light, heavy = hire(broker), hire(broker, "heavy")
+    light.escalate(light.one())
+    return heavy, heavy.one()
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+def test_a_late_heavy_picture_of_the_overtaken_owner_is_an_upgrade_and_of_nobody_else(
+    broker: Broker, observer: Observer, fenced: bool
+) -> None:
+    publish(broker, allowance_s=4.0)
+    light, heavy = hire(broker), hire(broker, "heavy")
+    light.escalate(light.one())
+    entry = heavy.one()
+    if fenced:
+        heavy.die()
+        broker.reclaim()
+        hire(broker, "heavy").one()
+    keeper_of(broker, 5.0).step()
+    before = outcomes(broker)
+    assert heavy.end(entry) == (0 if fenced else 2)
+    assert heavy.end(entry) == 0, "an upgrade is announced once"
+    assert outcomes(broker) == before
+    assert (observer.image("p", "heavy") == b"heavy") is not fenced
+    upgrades = [event for event in events(broker) if event[b"type"] == b"upgraded"]
+    assert len(upgrades) == (not fenced)
+    assert totals(broker).get("wasted_s", 0.0) == (0.0 if fenced else 0.5)
+    assert totals(broker).get("upgraded", 0.0) == (not fenced)
+
+
+@pytest.mark.parametrize("handed_back", [False, True])
+def test_a_prompt_sent_straight_to_heavy_moves_to_light_at_the_last_moment(
+    broker: Broker, keeper: Keeper, handed_back: bool
+) -> None:
+    receipt = publish(broker, allowance_s=LIGHT_S + 0.14, route="heavy")
+    light, heavy = hire(broker), hire(broker, "heavy")
+    if handed_back:
+        broker.hand_back("heavy", heavy.name, heavy.take(), suspect=True)
+    keeper.step()
+    assert not heavy.take()
+    entry = light.one()
+    assert (entry.job.id, entry.job.route) == ("p", "light")
+    assert entry.job.deadline == pytest.approx(receipt.deadline, abs=2e-6)
+    assert light.end(entry, why="light_only") == 1
+    assert ends(broker) == {"p": ("light", "light_only")}
+
+
+def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadline(
+    broker: Broker, keeper: Keeper
+) -> None:
+    publish(broker, allowance_s=LIGHT_S - 0.1, route="heavy")
+    heavy = hire(broker, "heavy")
+    entry = heavy.one()
+    keeper.step()
+    assert heavy.end(entry, why="heavy") == 1
+    assert ends(broker) == {"p": ("heavy", "heavy")}
+
+
+@pytest.mark.parametrize("route", ["cascade", "heavy"])
+@pytest.mark.parametrize("running", [False, True])
+def test_without_a_picture_a_prompt_is_dropped_at_its_deadline_and_not_before(
+    broker: Broker, keeper: Keeper, route: str, running: bool
+) -> None:
+    publish(broker, allowance_s=0.25, route=route)
+    hand = hire(broker, "heavy" if route == "heavy" else "light")
+    entry = hand.one() if running else None
+    keeper.step()
+    if running or route == "cascade":
+        assert not ends(broker)
+    time.sleep(0.3)
+    keeper.step()
+    assert ends(broker) == {"p": ("dropped", "deadline")}
+    if entry:
+        assert hand.end(entry) == 2
+        assert totals(broker)["wasted_s"] == 0.5
+    assert not hand.take()
+
+
+def test_a_prompt_written_by_hand_for_heavy_stays_one_prompt_when_it_moves(broker: Broker) -> None:
+    by_hand(broker, {"prompt": "a dog"}, "heavy")
+    heavy, light = hire(broker, "heavy"), hire(broker)
+    entry = broker.adopt("heavy", heavy.one(), 30.0)
+    broker.hand_back("heavy", heavy.name, [entry])
+    assert broker.move_to_light(entry.job.id, 1, entry.entry_id)
+    moved = light.one()
+    assert (moved.job.id, moved.job.deadline, moved.job.route) == (entry.job.id, entry.job.deadline, "light")
+    light.end(moved)
+    assert list(ends(broker)) == [entry.job.id]
+    assert totals(broker)["offered"] == 1
+
+
+def test_an_adopted_prompt_that_is_overtaken_keeps_its_own_times(broker: Broker) -> None:
+    by_hand(broker, {"id": "mine", "prompt": "a dog", "end": "heavy", "finished": "never", "why": "because"})
+    light = hire(broker)
+    entry = broker.adopt("light", light.one(), 30.0)
+    assert broker.overtake("mine", "light", 1, entry.entry_id, "dropped", "deadline")
+    (outcome,) = outcomes(broker)
+    assert (outcome.id, outcome.end, outcome.why) == ("mine", "dropped", "deadline")
+    assert outcome.deadline - outcome.published == pytest.approx(30.0)
+
+
+def test_of_two_keepers_one_acts_and_the_other_takes_over(broker: Broker) -> None:
+    first, second = keeper_of(broker, 5.0), keeper_of(broker, 5.0)
+    first.step()
+    publish(broker, "a", allowance_s=4.0)
+    light = hire(broker)
+    light.escalate(light.one())
+    second.step()
+    assert not ends(broker), "only the leader acts"
+    time.sleep(LEASE_S + 0.1)
+    second.step()
+    assert ends(broker) == {"a": ("light", "deadline")}
+    publish(broker, "b", allowance_s=4.0)
+    light.escalate(light.one())
+    first.step()
+    assert "b" not in ends(broker)
+    second.leave()
+    time.sleep(LEASE_S / 4)
+    first.step()
+    assert "b" in ends(broker)
+    first.leave()
+
+
+def test_the_keeper_takes_back_what_the_dead_held(broker: Broker, keeper: Keeper) -> None:
+    put_plan(broker, a_plan())
+    publish(broker)
+    dead, alive = hire(broker), hire(broker)
+    dead.one()
+    dead.die()
+    keeper.step()
+    assert [entry.job.id for entry in alive.take()] == ["p"]
+    assert totals(broker)["reclaimed"] == 1
+
+
+def test_one_prompts_trouble_does_not_cost_the_others_their_deadline(broker: Broker, keeper: Keeper) -> None:
+    publish(broker, "a", "b", allowance_s=0.0)
+    record = broker.keys.prompt("a")
+    entry = broker.client.hget(record, "entry")
+    broker.client.hset(record, "class", "2")
+    broker.client.rename(broker.keys.streams["light"][2], "aside")
+    broker.client.set(broker.keys.streams["light"][2], "of another type")
+    keeper.step()
+    assert ends(broker) == {"b": ("dropped", "deadline")}
+    broker.client.rename("aside", broker.keys.streams["light"][2])
+    broker.client.hset(record, mapping={"class": "1", "entry": entry or b""})
+    keeper.step()
+    assert set(ends(broker)) == {"a", "b"}
