@@ -59,10 +59,9 @@ def verdict(stage: Stage, has_light: bool, time_left_s: float, light_s: float, m
     """
     if has_light:
         return "keep_light" if time_left_s <= margin_s else "wait"
-    if stage == "heavy" and time_left_s <= margin_s + light_s:
+    if stage == "heavy" and 0 < time_left_s <= margin_s + light_s:
         # Too late for light: it may be running on heavy and be done in time.
-        if time_left_s > 0:
-            return "to_light" if time_left_s >= light_s else "wait"
+        return "to_light" if time_left_s >= light_s else "wait"
     return "drop" if time_left_s <= 0 else "wait"
 
 

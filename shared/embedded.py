@@ -6,11 +6,13 @@ with EmbeddedRedis(folder) as server:
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Final, Self
 
 from shared.connection import OLDEST
 from shared.errors import ServerUnfit
-from shared.process import die_with_parent
+from shared.process import Stop, die_with_parent, guarded
 
 NAMES: Final = ("redis-server", "valkey-server")
 START_S: Final = 10.0
@@ -145,3 +147,24 @@ def _taken(port: int) -> bool:
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
+
+
+def main() -> int:
+    """Run a Redis in the foreground until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--port", type=int, default=6379, help="port on 127.0.0.1")
+    parser.add_argument("--folder", type=Path, help="where it keeps its files; default: a temporary folder")
+    given = parser.parse_args()
+    stop = Stop().listen()
+    with (
+        tempfile.TemporaryDirectory(prefix="cascade-redis-") as temporary,
+        EmbeddedRedis(given.folder or Path(temporary), port=given.port, durability="everysec") as server,
+    ):
+        sys.stderr.write(f"Redis answers at {server.url}; Ctrl-C ends it\n")
+        while not stop:
+            stop.sleep(1.0)
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -18,6 +18,7 @@ from shared.schema import NORMAL, Stage
 from shared.wire import (
     UNPACK_ERRORS,
     VERSION,
+    check_count,
     check_version,
     finite,
     integer_or,
@@ -90,6 +91,7 @@ class Job:
         An entry written by hand may lack `id`, `published` and `deadline`: they come back as "" and 0.
         """
         try:
+            check_count(raw)
             check_version(raw.get(b"version", b"1"))
             return cls(
                 id=raw.get(b"id", b"").decode(),

@@ -10,6 +10,7 @@ import msgpack
 
 VERSION: Final = "1.0"
 PROMPT_LIMIT: Final = 4_000  # characters; longer prompts are malformed, no text encoder reads so far
+FIELD_LIMIT: Final = 256  # thousands would overflow Lua's stack in every later hop
 ROUTES: Final = ("cascade", "light", "heavy")
 UNPACK_ERRORS: Final = (ValueError, TypeError, msgpack.UnpackException, RecursionError)
 
@@ -26,6 +27,11 @@ def read_parameters(packed: bytes | None) -> Mapping[str, Any]:
 def check_version(version: bytes) -> None:
     if version.split(b".")[0] != VERSION.split(".")[0].encode():
         raise ValueError(f"unknown major version {version[:20]!r}")
+
+
+def check_count(raw: Mapping[bytes, bytes]) -> None:
+    if len(raw) > FIELD_LIMIT:
+        raise ValueError(f"{len(raw)} fields, {FIELD_LIMIT} are allowed")
 
 
 def read_prompt(text: bytes) -> str:

@@ -19,7 +19,7 @@ local function count(name) counts[name] = (counts[name] or 0) + 1 end
 local held = {}
 for class = 1, 3 do
   local rows = redis.pcall('XPENDING', KEYS[class], GROUP, '-', '+', 1000, consumer)
-  if rows.err and not string.find(rows.err, 'NOGROUP', 1, true) then error(rows) end
+  if rows.err and not string.find(rows.err, 'NOGROUP', 1, true) then error(rows.err, 0) end
   for _, row in ipairs(rows.err and {} or rows) do
     -- A harmless first write: past it, a server at its memory limit lets the script finish.
     if not next(held) then redis.call('XCLAIM', KEYS[class], GROUP, consumer, 0, row[1], 'JUSTID') end
