@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from shared.errors import SettingsError
-from shared.messages import End, Outcome, Plan, Visit
+from shared.messages import End, Outcome, Visit
+from shared.plans import Plan
 from shared.schema import STAGES, Stage
 from shared.wire import PROMPT_LIMIT
 

@@ -12,7 +12,7 @@ from analysis.recording import Recording
 from shared.catalog import Cascade
 from shared.errors import SettingsError
 from shared.ledger import Ledger, account, percentile, quality
-from shared.messages import Plan
+from shared.plans import Plan
 from shared.schema import STAGES, Stage
 
 UNKNOWN: Final = "not measured"

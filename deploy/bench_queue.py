@@ -24,7 +24,8 @@ from shared.catalog import load_cascade
 from shared.config import Settings
 from shared.connection import Connection
 from shared.exchange import Publication
-from shared.messages import Job, Plan, View
+from shared.messages import Job
+from shared.plans import Plan, View
 from shared.schema import STAGES, Stage
 
 BATCH: Final = 32

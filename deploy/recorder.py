@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from analysis.recording import Recording, Tick
 from shared.broker import Broker
-from shared.messages import Outcome, Plan
+from shared.messages import Outcome
 from shared.observer import Observer
+from shared.plans import Plan
 from shared.schema import STAGES
 
 AT_ONCE: Final = 500

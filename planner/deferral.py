@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.messages import Plan
+from shared.plans import Plan
 
 WINDOW: Final = 1_000  # live scores looked at: a minute or so under load, long enough for steady percentiles
 PRIOR_GONE: Final = 300  # live scores after which the prior has no weight; a percentile is then known to 3 points

@@ -11,7 +11,7 @@ from planner.deferral import deferral
 from planner.milp import TOLERANCE, Case, Choice, Solution, best_share, round_up
 from planner.solvers import Solver
 from shared.catalog import Cascade
-from shared.messages import Plan, View
+from shared.plans import Plan, View
 from shared.schema import Stage
 
 HOLD_SHARE: Final = 0.1  # of the deadline, at most, goes to waiting for a heavy batch to fill

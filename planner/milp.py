@@ -23,7 +23,7 @@ from typing import Final
 
 from planner.program import FREE, Column, Objective, Program, Row, Terms, folded
 from shared.catalog import Cascade, Curve
-from shared.messages import Slot
+from shared.plans import Slot
 from shared.schema import STAGES, Stage
 
 HEADROOM: Final = 0.9  # rho: share of the throughput that is planned for

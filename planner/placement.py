@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from shared.messages import Plan, Slot
+from shared.plans import Plan, Slot
 from shared.schema import STAGES, Stage
 
 Assignment = dict[str, Stage]

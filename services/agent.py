@@ -19,7 +19,7 @@ from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
 from shared.log import configure
-from shared.messages import Plan, Slot
+from shared.plans import Plan, Slot
 from shared.process import Stop, guarded, patiently
 from shared.schema import STAGES, Stage
 

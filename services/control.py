@@ -20,8 +20,9 @@ from shared.broker import Broker
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
 from shared.log import configure
-from shared.messages import Outcome, Plan, View
+from shared.messages import Outcome
 from shared.observer import Observer
+from shared.plans import Plan, View
 from shared.process import Stop, guarded, patiently
 from shared.schema import STAGES, Stage
 

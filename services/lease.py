@@ -13,7 +13,8 @@ from typing import Final
 
 from shared.broker import Broker
 from shared.config import Settings
-from shared.messages import Entry, Slot
+from shared.messages import Entry
+from shared.plans import Slot
 from shared.process import Stop, patiently
 from shared.schema import Stage
 
@@ -65,6 +66,10 @@ class Lease:
         if not self._holds_slot:
             self._holds_slot = broker.hold(self.slot_key, self.consumer)
         return self._holds_slot
+
+    def lose_slot(self) -> None:
+        """Note that the token has gone to another process."""
+        self._holds_slot = False
 
     def give_up_slot(self, broker: Broker) -> None:
         """Let another process draw on the slot."""

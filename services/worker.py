@@ -25,7 +25,8 @@ from shared.config import Settings, load, parser
 from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
 from shared.log import configure
-from shared.messages import Entry, Plan, Visit
+from shared.messages import Entry, Visit
+from shared.plans import Plan
 from shared.process import Stop, guarded, patiently
 from shared.schema import Stage
 
@@ -72,6 +73,8 @@ class Worker:
             return SLOT_RETRY_S
         claim = self._claim(plan)
         self._lease.note_plan(claim.plan_version)
+        if not claim.holder:
+            self._lease.lose_slot()
         for broken in claim.broken:
             self._logger.warning("malformed entry", extra={"entry": broken.entry_id, "reason": str(broken.error)})
             self._broker.fail(self._stage, self._lease.consumer, broken, self._allowance_s)
@@ -170,7 +173,7 @@ class Worker:
         visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score if sound else None)
         done = replace(entry, job=entry.job.visited(visit))
         if not sound:
-            return Hop(done, "failed", f"score is {picture.score}", b"", visit.gpu_s)
+            return Hop(done, "failed", "error", b"", visit.gpu_s, reason=f"score is {picture.score}")
         if self._stage == "heavy":
             return Hop(done, "heavy", entry.job.route, picture.data, visit.gpu_s)
         job = entry.job
@@ -186,7 +189,7 @@ class Worker:
             self._broker.hand_back(self._stage, self._lease.consumer, entries, suspect=True)
             return
         kept = entries[0].job.light_visit
-        hop = Hop(entries[0], "light" if kept else "failed", "heavy_failed" if kept else reason[:200])
+        hop = Hop(entries[0], "light" if kept else "failed", "heavy_failed" if kept else "error", reason=reason[:500])
         self._broker.commit(self._stage, self._lease.consumer, [hop])
 
     def _learn_pace(self, ratio: float) -> None:

@@ -17,7 +17,8 @@ from shared.config import Settings
 from shared.connection import Argument, CommandRefused, Connection
 from shared.errors import MalformedEntry
 from shared.exchange import Broken, Claim, Hop, Publication, Receipt, Renewal
-from shared.messages import End, Entry, Job, Plan, View, Wire
+from shared.messages import End, Entry, Job, Wire
+from shared.plans import Plan, View
 from shared.schema import CLASSES, GROUP, NODE_TTL_S, NORMAL, RETURNED, STAGES, SUSPECT, Stage
 
 BLOCK_S: Final = 2.0  # longest blocking read; a lost wake-up costs no more than this
@@ -133,7 +134,8 @@ class Broker(Connection):
             keys += (self.keys.prompt(job.id), self.keys.image(job.id, stage))
             score = str(job.visits[-1].score) if job.visits else ""
             head = [hop.entry.priority, hop.entry.entry_id, job.id, hop.end or "", hop.why, hop.picture, hop.gpu_s]
-            packed.append([*head, score, flatten(job.wire()) if hop.fields is None else hop.fields])
+            fields = flatten(job.wire()) if hop.fields is None else hop.fields
+            packed.append([*head, score, [*fields, "reason", hop.reason] if hop.reason else fields])
         arguments: list[Argument] = [consumer, self._ttl_ms, self.settings.done_keep_s, _packed(packed)]
         return cast(list[Any], self.run("commit", keys, arguments))
 

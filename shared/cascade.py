@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Literal
 
-from shared.messages import Plan, Route
+from shared.messages import Route
+from shared.plans import Plan
 from shared.schema import Stage
 
 Decision = Literal["escalate", "confident", "no_time", "light_only"]

@@ -56,7 +56,8 @@ class Claim:
 class Hop:
     """Where a claimed prompt goes: to the heavy stage (`end` None), or to its end with the reason why.
 
-    `fields`: what its outcome says in place of the job's own fields, flat.
+    `reason`: what went wrong, in words, for the outcome and the dead letter; `why` is one of few words, for
+    it is counted. `fields`: what the outcome says in place of the job's own fields, flat.
     """
 
     entry: Entry
@@ -64,6 +65,7 @@ class Hop:
     why: str
     picture: bytes = b""
     gpu_s: float = 0.0
+    reason: str = ""
     fields: Sequence[str | bytes] | None = None
 
 

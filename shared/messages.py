@@ -1,4 +1,4 @@
-"""The values that travel: Visit, Job, Outcome, Plan, View, and their wire form.
+"""The values that travel: Visit, Job, Outcome, and their wire form (plans: `plans.py`).
 
 A message is frozen and carries its own history: each stage appends a `Visit`, so what reaches `done`
 holds the whole path and nothing is joined afterwards. Stream entries are flat fields, readable in
@@ -7,8 +7,8 @@ redis-cli; `parameters` and `visits` are packed with msgpack. Times are seconds 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
 import msgpack
@@ -68,16 +68,21 @@ class Job:
     extra: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def wire(self, *, stamped: bool = True) -> Wire:
-        """The fields of this job's stream entry; unstamped, the door adds `published` and `deadline`."""
+        """The fields of this job's stream entry; unstamped, the door adds `published` and `deadline`.
+
+        A field at its default is left out: each one costs the server at every hop.
+        """
         packed: Wire = {"version": VERSION, "id": self.id, "prompt": self.prompt}
         if stamped:
             packed |= {"published": f"{self.published:.6f}", "deadline": f"{self.deadline:.6f}"}
-        packed |= {
-            "seed": str(self.seed),
-            "route": self.route,
-            "priority": str(self.priority),
-            "visits": pack_visits(self.visits),
-        }
+        if self.seed:
+            packed["seed"] = str(self.seed)
+        if self.route != "cascade":
+            packed["route"] = self.route
+        if self.priority != NORMAL:
+            packed["priority"] = str(self.priority)
+        if self.visits:
+            packed["visits"] = pack_visits(self.visits)
         if self.parameters:
             packed["parameters"] = msgpack.packb(dict(self.parameters))
         for name, value in self.extra.items():
@@ -92,7 +97,7 @@ class Job:
         """
         try:
             check_count(raw)
-            check_version(raw.get(b"version", b"1"))
+            check_version(raw.get(b"version", _VERSION))
             return cls(
                 id=raw.get(b"id", b"").decode(),
                 prompt=read_prompt(raw[b"prompt"]),
@@ -103,7 +108,7 @@ class Job:
                 priority=int(raw.get(b"priority", b"1")),
                 parameters=read_parameters(raw.get(b"parameters")),
                 visits=unpack_visits(raw.get(b"visits")),
-                extra={name: value for name, value in raw.items() if name not in _KNOWN},
+                extra={} if raw.keys() <= _KNOWN else {name: raw[name] for name in raw.keys() - _KNOWN},
             )
         except KeyError as missing:
             raise MalformedEntry(f"no field {missing.args[0].decode()}", raw) from None
@@ -199,123 +204,7 @@ class Outcome:
         return sum(visit.gpu_s for visit in self.visits)
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A GPU, or a share of one, and the stages whose processes can run on it."""
-
-    node: str
-    number: int
-    gpu: str
-    stages: tuple[Stage, ...] = ("light", "heavy")
-
-    @property
-    def name(self) -> str:
-        """The slot's name in a plan, such as `node-a:0`."""
-        return f"{self.node}:{self.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the planner decides. Workers, agents and the door obey it and know no policy.
-
-    `threshold`: scores below it escalate; of those equal to it the share `tie_share` does.
-    `light_service_s`, `heavy_service_s`: seconds per batch of the planned size.
-    `light_hold_s`, `heavy_hold_s`: how long an idle worker waits for a batch to fill.
-    `heavy_direct`: share of prompts that skips light; `lot`: escalate by lot, not by score.
-    `assignment`: slot name -> stage.
-    """
-
-    policy: str
-    threshold: float
-    light_workers: int
-    heavy_workers: int
-    light_batch: int
-    heavy_batch: int
-    light_service_s: float
-    heavy_service_s: float
-    version: int = 0
-    tie_share: float = 0.0
-    light_hold_s: float = 0.0
-    heavy_hold_s: float = 0.0
-    heavy_share: float = 0.0
-    heavy_direct: float = 0.0
-    lot: bool = False
-    demand: float = 0.0
-    solver: str = ""
-    solve_ms: float = 0.0
-    why: str = ""
-    made: float = 0.0
-    assignment: Mapping[str, Stage] = field(default_factory=dict)
-
-    def workers(self, stage: Stage) -> int:
-        """Planned workers of the stage."""
-        return self.light_workers if stage == "light" else self.heavy_workers
-
-    def batch(self, stage: Stage) -> int:
-        """Planned batch size of the stage."""
-        return self.light_batch if stage == "light" else self.heavy_batch
-
-    def hold_s(self, stage: Stage) -> float:
-        """Seconds an idle worker of the stage waits for its batch to fill."""
-        return self.light_hold_s if stage == "light" else self.heavy_hold_s
-
-    def service_s(self, stage: Stage) -> float:
-        """Seconds per planned batch of the stage."""
-        return self.light_service_s if stage == "light" else self.heavy_service_s
-
-    def throughput(self, stage: Stage) -> float:
-        """Prompts per second that the planned workers of the stage draw in full batches."""
-        service_s = self.service_s(stage)
-        return self.workers(stage) * self.batch(stage) / service_s if service_s > 0 else 0.0
-
-    def wire(self) -> Wire:
-        """Flat fields; the assignment becomes one field `slot:<name>` per slot."""
-        packed: Wire = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name != "assignment":
-                packed[item.name] = str(int(value)) if isinstance(value, bool) else str(value)
-        packed |= {f"slot:{name}": stage for name, stage in sorted(self.assignment.items())}
-        return packed
-
-    @classmethod
-    def from_wire(cls, raw: Fields) -> Plan:
-        """Read the hash; fields of a newer version are passed over."""
-        kinds: dict[str, Callable[[str], Any]] = {
-            "int": int,
-            "float": float,
-            "str": str,
-            "bool": lambda text: text == "1",
-        }
-        text = {name.decode(): value.decode() for name, value in raw.items()}
-        known: dict[str, Any] = {
-            item.name: kinds[cast(str, item.type)](text[item.name])
-            for item in fields(cls)
-            if item.name in text and item.type in kinds
-        }
-        assignment = {name[5:]: cast(Stage, stage) for name, stage in text.items() if name.startswith("slot:")}
-        return cls(**known, assignment=assignment)
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a policy sees.
-
-    `offered`: prompts offered in each of the last seconds, oldest first, refused ones included.
-    `scores`: live scores of light pictures, oldest first. `waiting`, `running`: prompts per stage.
-    `pace`: measured over profiled seconds per stage (1 = as profiled).
-    """
-
-    now: float
-    offered: tuple[int, ...]
-    slots: tuple[Slot, ...]
-    scores: tuple[float, ...] = ()
-    waiting: Mapping[Stage, int] = field(default_factory=dict)
-    running: Mapping[Stage, int] = field(default_factory=dict)
-    pace: Mapping[Stage, float] = field(default_factory=dict)
-    plan: Plan | None = None
-
-
+_VERSION: Final = VERSION.encode()
 _KNOWN: Final = frozenset(b"version id prompt published deadline seed route priority parameters visits".split())
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from shared.connection import CommandRefused, Connection
-from shared.messages import Outcome, Plan, Slot
+from shared.messages import Outcome
+from shared.plans import Plan, Slot
 from shared.schema import GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage
 
 

@@ -12,6 +12,7 @@ VERSION: Final = "1.0"
 PROMPT_LIMIT: Final = 4_000  # characters; longer prompts are malformed, no text encoder reads so far
 FIELD_LIMIT: Final = 256  # thousands would overflow Lua's stack in every later hop
 ROUTES: Final = ("cascade", "light", "heavy")
+_MAJOR: Final = VERSION.split(".")[0].encode()
 UNPACK_ERRORS: Final = (ValueError, TypeError, msgpack.UnpackException, RecursionError)
 
 
@@ -25,7 +26,7 @@ def read_parameters(packed: bytes | None) -> Mapping[str, Any]:
 
 
 def check_version(version: bytes) -> None:
-    if version.split(b".")[0] != VERSION.split(".")[0].encode():
+    if version.split(b".", 1)[0] != _MAJOR:
         raise ValueError(f"unknown major version {version[:20]!r}")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from shared.broker import Broker
@@ -22,6 +23,10 @@ def _one_per_version() -> list[Path]:
     found = {version_of(binary): binary for binary in reversed(server_binaries())}
     return [found[version] for version in sorted(found)]
 
+
+# On a busy machine an example may take long; that is no failure.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 BINARIES = _one_per_version()
 

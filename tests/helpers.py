@@ -11,8 +11,9 @@ from typing import Any
 
 from shared.broker import Broker
 from shared.exchange import Claim, Hop, Publication, Receipt, Renewal
-from shared.messages import ENDS, End, Entry, Job, Outcome, Plan, View, Visit
+from shared.messages import ENDS, End, Entry, Job, Outcome, Visit
 from shared.observer import Observer
+from shared.plans import Plan, View
 from shared.schema import GROUP, STAGES, Stage
 
 ALLOWANCE_S = 30.0

@@ -9,7 +9,8 @@ from PIL import Image
 
 from analysis.recording import Recording, Tick
 from shared.catalog import Cascade, Curve, Model, Profile
-from shared.messages import End, Outcome, Plan, Visit
+from shared.messages import End, Outcome, Visit
+from shared.plans import Plan
 
 DEADLINE_S = 5.0
 

@@ -78,7 +78,12 @@ def test_an_entry_with_only_a_prompt_is_adopted_and_adopted_twice_it_is_the_same
     assert broker.client.zscore(broker.keys.due, first.job.id) == pytest.approx(first.job.deadline)
     assert hand.end(first) == 1
     (outcome,) = outcomes(broker)
-    assert (outcome.prompt, outcome.end, outcome.priority, outcome.deadline) == ("a dog", stage, outcome.priority, first.job.deadline)
+    assert (outcome.prompt, outcome.end, outcome.priority, outcome.deadline) == (
+        "a dog",
+        stage,
+        outcome.priority,
+        first.job.deadline,
+    )
     assert totals(broker)["offered"] == 1
 
 

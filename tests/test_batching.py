@@ -19,8 +19,9 @@ from shared.catalog import load_cascade
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis
 from shared.exchange import Publication
-from shared.messages import Job, Plan, View
+from shared.messages import Job
 from shared.observer import Observer
+from shared.plans import Plan, View
 
 WORKERS, BATCH, HOLD_S, LOAD, PROMPTS = 12, 4, 0.08, 0.7, 400
 ALLOWANCE_S = 30.0

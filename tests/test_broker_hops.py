@@ -52,7 +52,11 @@ def test_an_escalated_prompt_ends_heavy_with_both_visits_and_both_pictures(broke
     assert entry.job.deadline == pytest.approx(receipt.deadline, abs=2e-6)
     assert heavy.end(entry, why="cascade") == 1
     (outcome,) = outcomes(broker)
-    assert (outcome.end, [visit.stage for visit in outcome.visits], outcome.score) == ("heavy", ["light", "heavy"], 0.25)
+    assert (outcome.end, [visit.stage for visit in outcome.visits], outcome.score) == (
+        "heavy",
+        ["light", "heavy"],
+        0.25,
+    )
     assert [observer.image("p", "light"), observer.image("p", "heavy")] == [b"light", b"heavy"]
     assert totals(broker) == {"offered": 1, "published": 1, "escalated": 1, "heavy": 1, "heavy:cascade": 1}
     assert [event[b"type"] for event in events(broker)] == [b"light", b"settled"]

@@ -108,8 +108,8 @@ def test_an_entry_deleted_by_hand_wedges_nothing_and_its_prompt_is_answered(brok
     publish(broker, "gone", allowance_s=0.2)
     light = hire(broker)
     if where == "fresh":
-        entry_id = broker.client.hget(broker.keys.prompt("gone"), "entry")
-        broker.client.xdel(broker.keys.streams["light"][1], entry_id)
+        ((gone, _),) = Observer(broker).rows(broker.keys.streams["light"][1], "0", 1)
+        broker.client.xdel(broker.keys.streams["light"][1], gone)
     else:
         entry = light.one()
         if where in ("returned", "suspect"):
@@ -132,6 +132,21 @@ def test_an_entry_deleted_by_hand_wedges_nothing_and_its_prompt_is_answered(brok
     assert not holders(broker)
 
 
+def test_the_keeper_ends_nothing_that_moved_on_or_has_ended(broker: Broker) -> None:
+    publish(broker, "moved", "ended")
+    light = hire(broker)
+    moved, ended = light.take(2)
+    assert [light.escalate(moved), light.end(ended)] == [1, 1]
+    assert not broker.overtake("moved", "light", 1, moved.entry_id, "light", "deadline")
+    assert not broker.overtake("ended", "light", 1, ended.entry_id, "dropped", "deadline")
+    assert ends(broker) == {"ended": ("light", "confident")}
+    (due,) = Observer(broker).open_prompts(1e12)
+    assert broker.overtake(due.id, due.stage, due.priority, due.entry_id, "light", "deadline")
+    assert not broker.overtake(due.id, due.stage, due.priority, due.entry_id, "light", "deadline")
+    assert ends(broker)["moved"] == ("light", "deadline")
+    assert not broker.move_to_light(due.id, due.priority, due.entry_id)
+
+
 @contextmanager
 def memory_limit(broker: Broker) -> Iterator[None]:
     broker.client.config_set("maxmemory-policy", "noeviction")
@@ -151,7 +166,7 @@ def test_at_the_memory_limit_nothing_is_lost_and_no_lease_runs_out(broker: Broke
     assert broker.hold(leader, "me")
     waiting = Observer(broker).open_prompts(broker.now() + 60)[-1]
     with memory_limit(broker):
-        with pytest.raises(CommandRefused, match="OOM|maxmemory"):
+        with pytest.raises(CommandRefused, match=r"OOM|maxmemory"):
             publish(broker, "refused by the server")
         renewal = light.beat(ending, escalating, kept)
         assert (renewal.alive, renewal.holder, len(renewal.entries)) == (True, True, 3)

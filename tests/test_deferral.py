@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planner.deferral import PRIOR_GONE, WINDOW, Deferral, deferral, drift
 from shared.cascade import looks_weak
 from shared.catalog import load_cascade
-from shared.messages import Plan
+from shared.plans import Plan
 
 SCORES = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1), min_size=1, max_size=60)
 

@@ -10,14 +10,14 @@ import pytest
 from services.keeper import Keeper
 from shared.broker import Broker
 from shared.observer import Observer
-from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, totals
+from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, spoilt, totals
 
 LIGHT_S = 0.5
 LEASE_S = 0.4
 
 
-def keeper_of(broker: Broker, margin_s: float = 0.15) -> Keeper:
-    return Keeper(broker.settings.model_copy(update={"lease_s": LEASE_S, "margin_s": margin_s}), LIGHT_S, logger)
+def keeper_of(broker: Broker, margin_s: float = 0.15, lease_s: float = LEASE_S) -> Keeper:
+    return Keeper(broker.settings.model_copy(update={"lease_s": lease_s, "margin_s": margin_s}), LIGHT_S, logger)
 
 
 @pytest.fixture
@@ -52,13 +52,6 @@ def test_what_has_time_left_is_left_alone(broker: Broker, keeper: Keeper) -> Non
     light.escalate(light.one())
     assert keeper.step() <= 0.1
     assert not ends(broker)
-
-
-def overtaken(broker: Broker) -> tuple[object, object]:
-    publish(broker, allowance_s=4.0)
-    light, heavy = hire(broker), hire(broker, "heavy")
-    light.escalate(light.one())
-    return heavy, heavy.one()
 
 
 @pytest.mark.parametrize("fenced", [False, True])
@@ -189,16 +182,14 @@ def test_the_keeper_takes_back_what_the_dead_held(broker: Broker, keeper: Keeper
     assert totals(broker)["reclaimed"] == 1
 
 
-def test_one_prompts_trouble_does_not_cost_the_others_their_deadline(broker: Broker, keeper: Keeper) -> None:
-    publish(broker, "a", "b", allowance_s=0.0)
-    record = broker.keys.prompt("a")
-    entry = broker.client.hget(record, "entry")
-    broker.client.hset(record, "class", "2")
-    broker.client.rename(broker.keys.streams["light"][2], "aside")
-    broker.client.set(broker.keys.streams["light"][2], "of another type")
-    keeper.step()
+def test_one_prompts_trouble_does_not_cost_the_others_their_deadline(broker: Broker) -> None:
+    keeper = keeper_of(broker, lease_s=60.0)
+    keeper.step()  # it leads, and does not look at the dead for a while
+    publish(broker, "a", allowance_s=0.0, priority=2)
+    publish(broker, "b", allowance_s=0.0)
+    with spoilt(broker, broker.keys.streams["light"][2]):
+        keeper.step()
     assert ends(broker) == {"b": ("dropped", "deadline")}
-    broker.client.rename("aside", broker.keys.streams["light"][2])
-    broker.client.hset(record, mapping={"class": "1", "entry": entry or b""})
     keeper.step()
     assert set(ends(broker)) == {"a", "b"}
+    keeper.leave()

@@ -16,7 +16,7 @@ from planner.program import HEAVIEST, Objective, Program, Row, folded
 from planner.solvers import exhaustive, find_licence, highs, make_solver
 from shared.catalog import Curve, load_cascade
 from shared.errors import SettingsError
-from shared.messages import Slot
+from shared.plans import Slot
 
 ANY_LICENCE = {"GRB_LICENSE_FILE": ""}
 

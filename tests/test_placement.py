@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.placement import place
-from shared.messages import Plan, Slot
+from shared.plans import Plan, Slot
 from shared.schema import STAGES, Stage
 
 KINDS: tuple[tuple[Stage, ...], ...] = (("light", "heavy"), ("light",), ("heavy",))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from shared.broker import Broker
 from shared.config import Settings
-from shared.messages import Slot, View
 from shared.observer import Observer
+from shared.plans import Slot, View
 from tests.helpers import a_plan, events, hire, put_plan, totals
 
 VIEW = View(0.0, (1, 2), (Slot("test", 0, "cpu"), Slot("test", 1, "cpu")))

@@ -20,7 +20,7 @@ from planner.solvers import make_solver
 from shared.cascade import looks_weak
 from shared.catalog import Cascade, load_cascade
 from shared.errors import SettingsError
-from shared.messages import Plan, Slot, View
+from shared.plans import Plan, Slot, View
 from shared.schema import Stage
 
 SDTURBO = load_cascade("sdturbo")

@@ -13,7 +13,7 @@ from planner.policies.quality import quality
 from planner.solvers import make_solver
 from shared.catalog import Cascade
 from shared.errors import SettingsError
-from shared.messages import Plan, View
+from shared.plans import Plan, View
 
 POLICIES: Final[Mapping[str, Callable[[Setup], Policy]]] = {"quality": quality, "diffserve": diffserve}
 

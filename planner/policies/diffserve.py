@@ -13,7 +13,7 @@ from planner.demand import averaged
 from planner.drafting import Policy, Setup, all_light, draft, no_plan, paced
 from planner.milp import case_of
 from planner.spares import spread
-from shared.messages import Plan, View
+from shared.plans import Plan, View
 
 NAME: Final = "diffserve"
 PERIOD_S: Final = 5.0

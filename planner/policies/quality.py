@@ -8,7 +8,7 @@ from planner.demand import forecast
 from planner.drafting import Policy, Setup, all_light, binding, draft, no_plan, paced
 from planner.milp import TOLERANCE, Case, Solution, case_of, loss_points
 from planner.spares import Counts, pressure, refit, spread
-from shared.messages import Plan, View
+from shared.plans import Plan, View
 
 NAME: Final = "quality"
 RELIEF: Final = 0.1  # a fleet is rearranged at equal quality only where its busier stage gains this much

@@ -1,0 +1,131 @@
+"""What the planner sees and decides: Slot, View, Plan, and the plan's wire form.
+
+A plan is data: workers, agents and the door obey it and know no policy. A live run and a simulated run
+differ only in who builds the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
+
+from shared.messages import Fields, Wire
+from shared.schema import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A GPU, or a share of one, and the stages whose processes can run on it."""
+
+    node: str
+    number: int
+    gpu: str
+    stages: tuple[Stage, ...] = ("light", "heavy")
+
+    @property
+    def name(self) -> str:
+        """The slot's name in a plan, such as `node-a:0`."""
+        return f"{self.node}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the planner decides. Workers, agents and the door obey it and know no policy.
+
+    `threshold`: scores below it escalate; of those equal to it the share `tie_share` does.
+    `light_service_s`, `heavy_service_s`: seconds per batch of the planned size.
+    `light_hold_s`, `heavy_hold_s`: how long an idle worker waits for a batch to fill.
+    `heavy_direct`: share of prompts that skips light; `lot`: escalate by lot, not by score.
+    `assignment`: slot name -> stage.
+    """
+
+    policy: str
+    threshold: float
+    light_workers: int
+    heavy_workers: int
+    light_batch: int
+    heavy_batch: int
+    light_service_s: float
+    heavy_service_s: float
+    version: int = 0
+    tie_share: float = 0.0
+    light_hold_s: float = 0.0
+    heavy_hold_s: float = 0.0
+    heavy_share: float = 0.0
+    heavy_direct: float = 0.0
+    lot: bool = False
+    demand: float = 0.0
+    solver: str = ""
+    solve_ms: float = 0.0
+    why: str = ""
+    made: float = 0.0
+    assignment: Mapping[str, Stage] = field(default_factory=dict)
+
+    def workers(self, stage: Stage) -> int:
+        """Planned workers of the stage."""
+        return self.light_workers if stage == "light" else self.heavy_workers
+
+    def batch(self, stage: Stage) -> int:
+        """Planned batch size of the stage."""
+        return self.light_batch if stage == "light" else self.heavy_batch
+
+    def hold_s(self, stage: Stage) -> float:
+        """Seconds an idle worker of the stage waits for its batch to fill."""
+        return self.light_hold_s if stage == "light" else self.heavy_hold_s
+
+    def service_s(self, stage: Stage) -> float:
+        """Seconds per planned batch of the stage."""
+        return self.light_service_s if stage == "light" else self.heavy_service_s
+
+    def throughput(self, stage: Stage) -> float:
+        """Prompts per second that the planned workers of the stage draw in full batches."""
+        service_s = self.service_s(stage)
+        return self.workers(stage) * self.batch(stage) / service_s if service_s > 0 else 0.0
+
+    def wire(self) -> Wire:
+        """Flat fields; the assignment becomes one field `slot:<name>` per slot."""
+        packed: Wire = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name != "assignment":
+                packed[item.name] = str(int(value)) if isinstance(value, bool) else str(value)
+        packed |= {f"slot:{name}": stage for name, stage in sorted(self.assignment.items())}
+        return packed
+
+    @classmethod
+    def from_wire(cls, raw: Fields) -> Plan:
+        """Read the hash; fields of a newer version are passed over."""
+        kinds: dict[str, Callable[[str], Any]] = {
+            "int": int,
+            "float": float,
+            "str": str,
+            "bool": lambda text: text == "1",
+        }
+        text = {name.decode(): value.decode() for name, value in raw.items()}
+        known: dict[str, Any] = {
+            item.name: kinds[cast(str, item.type)](text[item.name])
+            for item in fields(cls)
+            if item.name in text and item.type in kinds
+        }
+        assignment = {name[5:]: cast(Stage, stage) for name, stage in text.items() if name.startswith("slot:")}
+        return cls(**known, assignment=assignment)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy sees.
+
+    `offered`: prompts offered in each of the last seconds, oldest first, refused ones included.
+    `scores`: live scores of light pictures, oldest first. `waiting`, `running`: prompts per stage.
+    `pace`: measured over profiled seconds per stage (1 = as profiled).
+    """
+
+    now: float
+    offered: tuple[int, ...]
+    slots: tuple[Slot, ...]
+    scores: tuple[float, ...] = ()
+    waiting: Mapping[Stage, int] = field(default_factory=dict)
+    running: Mapping[Stage, int] = field(default_factory=dict)
+    pace: Mapping[Stage, float] = field(default_factory=dict)
+    plan: Plan | None = None

@@ -1,0 +1,135 @@
+"""The conservation law, whatever happens in whatever order, on a real server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+
+from shared.broker import Broker
+from shared.config import Settings
+from shared.embedded import EmbeddedRedis
+from shared.messages import End, Entry
+from shared.observer import Observer
+from shared.schema import Stage
+from tests.helpers import Hand, assert_conserved, ends, hire, holders, publish
+
+IDS = [f"p{number}" for number in range(8)]
+PICK = st.integers(0, 100)
+
+
+class Machine(RuleBasedStateMachine):
+    """Publishers, workers, deaths and a keeper; `_ended` remembers each prompt's first outcome."""
+
+    server_url = ""
+    hands = Bundle("hands")
+    held = Bundle("held")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._broker = Broker(Settings(redis_url=self.server_url, deployment=f"m{uuid.uuid4().hex[:8]}"))
+        self._broker.check()
+        self._ended: dict[str, tuple[str, str]] = {}
+
+    def teardown(self) -> None:
+        for name in list(holders(self._broker).values()):
+            self._broker.client.delete(self._broker.keys.worker(name))
+        self._broker.reclaim()
+        for stage in ("light", "heavy"):
+            hand = hire(self._broker, stage)
+            for _ in range(2 * len(IDS)):
+                for entry in hand.take(4):
+                    hand.end(entry)
+        assert not self._broker.client.zcard(self._broker.keys.due), "open = 0 at the end"
+        assert_conserved(self._broker)
+        self._broker.client.flushdb()
+        self._broker.close()
+
+    @rule(prompt_id=st.sampled_from(IDS), route=st.sampled_from(["cascade", "heavy"]), priority=st.integers(0, 2))
+    def publish(self, prompt_id: str, route: str, priority: int) -> None:
+        publish(self._broker, prompt_id, route=route, priority=priority)
+
+    @rule(target=hands, stage=st.sampled_from(["light", "heavy"]))
+    def hire(self, stage: Stage) -> Hand:
+        return hire(self._broker, stage)
+
+    @rule(target=held, hand=hands, batch=st.integers(1, 3))
+    def claim(self, hand: Hand, batch: int) -> object:
+        return multiple(*((hand, entry) for entry in hand.take(batch)))
+
+    @rule(hand=hands)
+    def renew(self, hand: Hand) -> None:
+        mine = {entry_id for entry_id, name in holders(self._broker).items() if name == hand.name}
+        assert hand.beat().entries <= mine
+
+    @rule(hand=hands)
+    def kill(self, hand: Hand) -> None:
+        hand.die()
+
+    @rule()
+    def reclaim(self) -> None:
+        self._broker.reclaim()
+        for name in set(holders(self._broker).values()) - {"returned", "suspect"}:
+            assert self._broker.client.exists(self._broker.keys.worker(name)), "a dead worker keeps nothing"
+
+    @rule(one=held, suspect=st.booleans())
+    def hand_back(self, one: tuple[Hand, Entry], suspect: bool) -> None:
+        hand, entry = one
+        self._broker.hand_back(hand.stage, hand.name, [entry], suspect=suspect)
+
+    @rule(one=held)
+    def escalate(self, one: tuple[Hand, Entry]) -> None:
+        hand, entry = one
+        if hand.stage == "light":
+            self._if_ours(hand, entry, lambda: hand.escalate(entry))
+
+    @rule(one=held, end=st.sampled_from(["own", "dropped", "failed", "cancelled"]))
+    def settle(self, one: tuple[Hand, Entry], end: End | str) -> None:
+        hand, entry = one
+        how: End | None = None if end == "own" else end  # type: ignore[assignment]
+        self._if_ours(hand, entry, lambda: hand.end(entry, how))
+
+    @rule(pick=PICK, move=st.booleans())
+    def overtake_or_move(self, pick: int, move: bool) -> None:
+        due = Observer(self._broker).open_prompts(1e12)
+        if due:
+            prompt = due[pick % len(due)]
+            if move and prompt.stage == "heavy" and not prompt.has_light:
+                self._broker.move_to_light(prompt.id, prompt.priority, prompt.entry_id)
+            else:
+                how: End = "light" if prompt.has_light else "dropped"
+                self._broker.overtake(prompt.id, prompt.stage, prompt.priority, prompt.entry_id, how, "deadline")
+
+    def _if_ours(self, hand: Hand, entry: Entry, act: Callable[[], int]) -> None:
+        ours = holders(self._broker).get(entry.entry_id) == hand.name
+        assert (act() == 1) is ours, "exactly the owner acts"
+
+    @invariant()
+    def one_outcome_per_prompt_and_nothing_unaccounted(self) -> None:
+        assert_conserved(self._broker)
+        now = ends(self._broker)
+        assert {prompt_id: now[prompt_id] for prompt_id in self._ended} == self._ended, "an outcome never changes"
+        self._ended = now
+
+    @invariant()
+    def every_open_prompt_has_exactly_one_entry(self) -> None:
+        client, keys = self._broker.client, self._broker.keys
+        streams = [stream for row in keys.streams.values() for stream in row]
+        assert sum(int(client.xlen(stream)) for stream in streams) == client.zcard(keys.due)
+
+
+def test_offered_equals_refused_plus_ends_plus_open_whatever_happens(server: EmbeddedRedis) -> None:
+    Machine.server_url = server.url
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,126 @@
+"""The rooms of the house, read off the syntax trees: who may import whom, and how long things may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED: dict[str, set[str]] = {
+    "shared": set(),
+    "planner": {"shared"},
+    "models": {"shared"},
+    "traces": set(),
+    "services": {"planner", "shared", "traces", "models"},
+    "analysis": {"planner", "shared", "models", "traces"},
+    "deploy": {"planner", "shared", "models", "traces", "services", "analysis"},
+}
+# Two files, one process: the lease is a part of the worker.
+ONE_SERVICE = {"services.lease": "worker", "services.worker": "worker"}
+LONGEST_FILE, LONGEST_FUNCTION = 300, 45
+FOLDERS = {
+    "services",
+    "shared",
+    "planner",
+    "traces",
+    "models",
+    "datasets",
+    "deploy",
+    "logs",
+    "analysis",
+    "tests",
+    ".ci",
+}
+LOOSE_FILES = {"requirements.txt", "docker-compose.yml", "README.md", "pyproject.toml", "Makefile", "LICENSE"}
+TOP_LEVEL = FOLDERS | LOOSE_FILES | {".gitignore", ".gitattributes", ".dockerignore"}
+
+
+def files(*rooms: str) -> list[Path]:
+    found = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
+    return [path for path in found if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)]
+
+
+EVERY_FILE = files(*ALLOWED, "tests")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module a file names, dotted."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
+    wrong = [
+        f"{name_of(path)} imports {module}"
+        for path in files(room)
+        for module in imports(path)
+        if module.split(".")[0] in {*ALLOWED, "tests", "datasets"} - ALLOWED[room] - {room}
+    ]
+    assert not wrong
+
+
+def test_services_never_import_each_other() -> None:
+    wrong = []
+    for path in files("services"):
+        own = f"services.{path.stem}"
+        for module in imports(path):
+            other = ".".join(module.split(".")[:2])
+            if other.startswith("services.") and ONE_SERVICE.get(other, other) != ONE_SERVICE.get(own, own):
+                wrong.append(f"{name_of(path)} imports {other}")
+    assert not wrong
+
+
+def test_only_the_connection_imports_redis() -> None:
+    product = [path for path in EVERY_FILE if path.parts[-2] != "tests"]
+    importing = {name_of(path) for path in product if any(m.split(".")[0] == "redis" for m in imports(path))}
+    assert importing == {"shared/connection.py"}
+
+
+def test_nothing_is_pickled() -> None:
+    banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert not [name_of(path) for path in EVERY_FILE if banned & {module.split(".")[0] for module in imports(path)}]
+
+
+def test_datasets_is_no_package() -> None:
+    assert not (ROOT / "datasets" / "__init__.py").exists(), "it would hide the library of that name"
+
+
+def test_no_file_and_no_function_grows_too_long() -> None:
+    long: list[str] = []
+    for path in EVERY_FILE:
+        text = path.read_text()
+        if len(text.splitlines()) > LONGEST_FILE:
+            long.append(f"{name_of(path)}: {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    long.append(f"{name_of(path)}:{node.lineno} {node.name}: {lines} lines")
+    assert not long
+
+
+def test_the_top_level_is_as_given() -> None:
+    try:
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    assert {line.split("/")[0] for line in listed.splitlines()} <= TOP_LEVEL
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert not [name_of(path) for path in EVERY_FILE if not ast.get_docstring(ast.parse(path.read_text()))]
