@@ -142,24 +142,28 @@ def faststream_rate(settings: Settings, prompts: int, text: str) -> float | None
 
 def _faststream_app(settings: Settings) -> None:
     from faststream import FastStream
-    from faststream.redis import RedisBroker, StreamSub
+    from faststream.redis import Pipeline, RedisBroker, StreamSub
 
     broker = RedisBroker(settings.redis_url, logger=None)
 
     def stream(name: str) -> Any:
         return StreamSub(name, group="bench", consumer="one", batch=True, max_records=BATCH, polling_interval=10)
 
-    @broker.subscriber(stream=stream("light"))  # type: ignore[untyped-decorator, unused-ignore]
-    async def light(jobs: list[dict[str, str]]) -> None:
+    async def pass_on(jobs: list[dict[str, str]], pipe: Any, following: Callable[[dict[str, str]], str]) -> None:
         for job in jobs:
-            weak = draw_lot(job["id"]) < HEAVY
-            await broker.publish(job, stream="heavy" if weak else "done")
+            await broker.publish(job, stream=following(job), pipeline=pipe)
+        await pipe.execute()
 
-    @broker.subscriber(stream=stream("heavy"))  # type: ignore[untyped-decorator, unused-ignore]
-    async def heavy(jobs: list[dict[str, str]]) -> None:
-        for job in jobs:
-            await broker.publish(job, stream="done")
+    async def light(jobs: list[dict[str, str]], pipe: Pipeline) -> None:
+        await pass_on(jobs, pipe, lambda job: "heavy" if draw_lot(job["id"]) < HEAVY else "done")
 
+    async def heavy(jobs: list[dict[str, str]], pipe: Pipeline) -> None:
+        await pass_on(jobs, pipe, lambda _: "done")
+
+    # FastStream reads the annotations, which are text in this module and name a local import.
+    for name, handler in (("light", light), ("heavy", heavy)):
+        handler.__annotations__ = {"jobs": list[dict[str, str]], "pipe": Pipeline}
+        broker.subscriber(stream=stream(name))(handler)
     asyncio.run(FastStream(broker, logger=None).run())
 
 
@@ -168,8 +172,12 @@ def _faststream_publish(settings: Settings, prompts: int, text: str) -> None:
 
     async def publish() -> None:
         async with RedisBroker(settings.redis_url, logger=None) as broker:
-            for number in range(prompts):
-                await broker.publish({"id": f"p{number}", "prompt": text}, stream="light")
+            client: Any = await broker.connect()
+            for first in range(0, prompts, AT_ONCE):
+                pipe = client.pipeline(transaction=False)
+                for number in range(first, min(first + AT_ONCE, prompts)):
+                    await broker.publish({"id": f"p{number}", "prompt": text}, stream="light", pipeline=pipe)
+                await pipe.execute()
 
     asyncio.run(publish())
 
