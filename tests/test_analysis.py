@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_run import OUTCOMES, PLANS, cascade, outcome, run
 
 from analysis import recording, report, summary
 from shared.errors import SettingsError
 from shared.messages import Visit
+from tests.synthetic_run import OUTCOMES, PLANS, cascade, outcome, run
 
 ISSUE_COUNTS = {
     "offered",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from planner import solvers
 from planner.milp import HEAVY_PRICE, Case, Choice, Solution, best_share, build, case_of, decode, loss_points
 from planner.program import HEAVIEST, Objective, Program, Row, folded
 from planner.solvers import exhaustive, find_licence, highs, make_solver
@@ -220,7 +220,7 @@ def test_a_broken_licence_gives_way_to_highs_with_one_log_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gurobipy")
-    monkeypatch.setattr(solvers.logging.getLogger("cascade"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("cascade"), "propagate", True)
     monkeypatch.setenv("GRB_LICENSE_FILE", "")  # put back afterwards: Gurobi is told of a file this way alone
     broken = tmp_path / "gurobi.lic"
     broken.write_text("TYPE=none\nEXPIRATION=2020-01-01\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +89,7 @@ def test_repeated_steps_reach_the_planned_counts(
 def test_four_two_way_slots_keep_as_many_workers_as_any_placement_could() -> None:
     slots = fleet(*[KINDS[0]] * 4)
     for stages in product((None, "light", "heavy"), repeat=4):
-        current: dict[str, Stage] = {slot.name: now for slot, now in zip(slots, stages, strict=True) if now}
+        current = cast("dict[str, Stage]", {slot.name: now for slot, now in zip(slots, stages, strict=True) if now})
         for light, heavy in product(range(1, 4), range(1, 4)):
             if light + heavy <= 4:
                 kept = sum(min(wanted, stages.count(now)) for wanted, now in ((light, "light"), (heavy, "heavy")))

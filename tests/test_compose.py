@@ -1,0 +1,40 @@
+"""The head node's compose file: its commands are those that the tests run as processes, and nothing is open."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import yaml
+
+from deploy.supervision import HEAD, ROOT
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def test_the_head_runs_redis_and_the_heads_services() -> None:
+    assert set(COMPOSE["services"]) == {"redis", *HEAD}
+    for name in HEAD:
+        command = COMPOSE["services"][name]["command"]
+        assert command == ["python", "-m", f"services.{name}"]
+        said = subprocess.run([sys.executable, *command[1:], "--help"], cwd=ROOT, capture_output=True, check=True)
+        assert b"--redis-url" in said.stdout
+
+
+def test_redis_asks_for_a_password_and_listens_on_a_named_address() -> None:
+    redis = COMPOSE["services"]["redis"]
+    assert "--requirepass" in redis["command"]
+    assert redis["command"][redis["command"].index("--maxmemory-policy") + 1] == "noeviction"
+    (port,) = redis["ports"]
+    assert port.startswith("${HEAD_ADDRESS:-127.0.0.1}:"), "never on all addresses"
+
+
+def test_the_heads_image_copies_rooms_that_exist_and_leaves_torch_out() -> None:
+    text = (ROOT / "deploy" / "head.Dockerfile").read_text()
+    sources = [word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]]
+    assert sources
+    assert all((ROOT / source).exists() for source in sources)
+    left_out = text[text.index("grep -vE '^(") :].split(")")[0]
+    assert "torch" in left_out
+    assert "diffusers" in left_out
