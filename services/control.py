@@ -47,6 +47,8 @@ class Control:
         self._counted: float | None = None
         self._looked = 0.0
         self._pace: dict[Stage, float] = {}
+        self._totals: dict[str, float] = {}
+        self._outcomes: list[Outcome] = []
 
     def step(self) -> float:
         """One planning period; returns the seconds until the next."""
@@ -82,7 +84,7 @@ class Control:
             now=now,
             offered=tuple(self._offered),
             slots=self._observer.slots(),
-            scores=tuple(outcome.score for outcome in outcomes if outcome.score is not None),
+            scores=tuple(outcome.score for outcome in self._outcomes if outcome.score is not None),
             waiting={stage: backlog[stage].waiting for stage in STAGES},
             running={stage: backlog[stage].running for stage in STAGES},
             pace=dict(self._pace),
