@@ -11,7 +11,7 @@ from typing import Final
 
 from PIL import Image
 
-from analysis.recording import PICTURE_KINDS, Recording, find_pictures
+from analysis.recording import PICTURE_KINDS, Recording, find_pictures, picture_name
 from shared.messages import Outcome
 from shared.schema import STAGES, Stage
 
@@ -140,4 +140,4 @@ def _pictures(outcome: Outcome, found: Pictures) -> dict[Stage, str | None]:
 
 
 def _name(outcome: Outcome, stage: Stage) -> str:
-    return f"{outcome.id}-{stage}"
+    return picture_name(outcome.id, stage)

@@ -31,6 +31,7 @@ T = TypeVar("T")
 Row = Mapping[str, str]
 
 PICTURE_KINDS: Final = {".webp": "image/webp", ".png": "image/png"}
+_UNSAFE: Final = re.compile(r"[^\w.-]")
 _PASSWORD: Final = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
 _OUTCOME: Final = ("id", "prompt", "end", "why", "route", "priority", "seed", "published", "deadline", "finished")
 _DERIVED: Final = ("latency_s", "on_time", "score")
@@ -133,6 +134,19 @@ def load(folder: Path) -> Recording:
         )
     except TypeError as wrong:
         raise SettingsError(f"{folder / 'run.json'}: {wrong}") from None
+
+
+def picture_name(prompt_id: str, stage: Stage) -> str:
+    """The name of a picture's file, without its ending: an id is the publisher's and may hold anything."""
+    safe = _UNSAFE.sub("_", prompt_id)
+    return f"{safe[:100]}-{stage}"
+
+
+def missing_pictures(recording: Recording) -> int:
+    """How many answered prompts have no file of the picture that was their answer."""
+    found = find_pictures(recording.pictures)
+    answered = [outcome for outcome in recording.outcomes if outcome.answered]
+    return sum(picture_name(outcome.id, cast(Stage, outcome.end)) not in found for outcome in answered)
 
 
 def find_pictures(folder: Path | None) -> dict[str, Path]:

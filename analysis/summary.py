@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from analysis.recording import Recording
+from analysis.recording import Recording, missing_pictures
 from shared.catalog import Cascade
 from shared.errors import SettingsError
 from shared.ledger import Ledger, account, percentile, quality
@@ -44,6 +44,7 @@ def summarise(recording: Recording, cascade: Cascade) -> dict[str, Any]:
         "kept_light": ledger.why.get("light:deadline", 0),
         "no_time": ledger.why.get("light:no_time", 0),
         "upgraded": recording.upgraded,
+        "pictures_missing": missing_pictures(recording) if recording.pictures else None,
         "why": ledger.why,
         **_latencies(ledger),
         "quality": _quality(recording, cascade),

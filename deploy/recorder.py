@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.recording import Recording, Tick
+from analysis.recording import Recording, Tick, picture_name
 from shared.broker import Broker
 from shared.messages import Outcome
 from shared.observer import Observer
@@ -53,6 +53,8 @@ class Recorder:
     def recording(self, cascade: str, deadline_s: float, settings: dict[str, Any]) -> Recording:
         """Everything gathered, with the totals as they stand now."""
         self._follow()
+        # A heavy picture that came after the light one was the answer.
+        self._fetch([outcome for outcome in self._outcomes if (outcome.end, outcome.why) == ("light", "deadline")])
         totals = self._observer.totals()
         return Recording(
             cascade=cascade,
@@ -81,9 +83,8 @@ class Recorder:
         wanted = [(outcome.id, stage) for outcome in outcomes for stage in STAGES]
         for (prompt_id, stage), picture in zip(wanted, self._observer.images(wanted), strict=True):
             if picture and not self._disk_full:
-                name = prompt_id.replace("/", "_")[:100]
                 try:
-                    path = self._pictures / f"{name}-{stage}{SIGNATURES.get(picture[:4], '.bin')}"
+                    path = self._pictures / f"{picture_name(prompt_id, stage)}{SIGNATURES.get(picture[:4], '.bin')}"
                     path.write_bytes(picture)
                 except OSError as wrong:
                     self._disk_full = f"{self._pictures}: no more pictures are kept: {wrong.strerror}"

@@ -27,6 +27,7 @@ from shared.config import PREFIX, Settings
 from shared.embedded import EmbeddedRedis
 from shared.errors import CascadeError
 from shared.observer import Observer
+from shared.process import die_with_parent
 
 LOOK_S: Final = 1.0
 PATIENCE_S: Final = 240.0  # for all models to load, on a slow disk
@@ -66,6 +67,9 @@ class Deployment:
         said = -1
         while True:
             self.supervisord.check()
+            for worker in self.observer.workers():
+                if worker.get("error") and worker.get("ready") != "1":
+                    raise CascadeError(f"the {worker['stage']} model does not load: {worker['error']}")
             ready = self.ready_slots()
             if ready != said:
                 said = ready
@@ -139,13 +143,24 @@ def _publisher(run: Run, settings: Settings) -> Iterator[subprocess.Popen[bytes]
         command += ["--prompts", str(run.prompts.resolve())]
     environment = {**os.environ, **environment_of(settings)}
     with (run.folder / "processes" / "publisher.log").open("wb") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            preexec_fn=die_with_parent,
+        )
     try:
         yield process
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(timeout=10)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _published(publisher: subprocess.Popen[bytes], run: Run) -> dict[str, Any]:

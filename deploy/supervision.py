@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -72,9 +73,13 @@ def configuration(
     """The text of supervisord.conf. `nice`: how far model work yields to message work (for CPU slots)."""
     quoted = ",".join(f'{name}="{value}"'.replace("%", "%%") for name, value in sorted(environment.items()))
     text = _HEADER.format(
-        socket=socket, root=ROOT, folder=folder, identifier=f"cascade-{socket.stem}", environment=quoted
+        socket=socket,
+        root=str(ROOT).replace("%", "%%"),
+        folder=folder,
+        identifier=f"cascade-{socket.stem}",
+        environment=quoted,
     )
-    python = sys.executable
+    python = shlex.quote(sys.executable).replace("%", "%%")
     services = [*(HEAD if head else ()), "agent"]
     for name in services:
         text += _program(name, f"{python} -m services.{name}", folder, autostart=True)
@@ -110,6 +115,10 @@ class Supervisord:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._process is not None
         self._process.terminate()
+        # Supervisor ends its programs one after the other; told all at once, they end in the time of the slowest.
+        for child in children(self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
         try:
             self._process.wait(timeout=STOP_WAIT_S + 5)
         except subprocess.TimeoutExpired:
@@ -132,14 +141,6 @@ def children(parent: int) -> list[int]:
         return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     except OSError:
         return []
-
-
-def wait_for(path: Path, seconds: float) -> bool:
-    """Wait until a path exists."""
-    end = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    return path.exists()
 
 
 def main() -> None:

@@ -50,7 +50,8 @@ class DiffusionBackend:
         if not jobs:
             return []
         try:
-            pictures = self._pictures(jobs)
+            # The score is of the picture that is given, in its 256 levels.
+            pictures = (self._pictures(jobs) * 255).round() / 255
             scores: Sequence[float | None] = self._scorer(pictures) if self._scorer else [None] * len(jobs)
         except torch.OutOfMemoryError as wrong:
             raise OutOfMemory(f"{self._model.name}: no memory for a batch of {len(jobs)}: {wrong}") from wrong

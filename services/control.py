@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import Logger
 from statistics import median
@@ -29,6 +29,7 @@ from shared.schema import STAGES, Stage
 REMEMBERED_S: Final = 120  # seconds of offered counts in a view
 SCORES: Final = 512  # newest outcomes whose scores enter a view
 PACE_WINDOW_S: Final = 20.0
+PACE_FADE: Final = 0.9  # a look
 PACE_VISITS: Final = 5  # fewer visits say nothing of a machine's pace
 
 
@@ -76,9 +77,14 @@ class Control:
     def _view(self, clock: float) -> View:
         totals = self._observer.totals()
         self._count(totals.get("offered", 0.0), clock)
-        outcomes = [Outcome.from_wire(fields) for _, fields in self._observer.latest(self._broker.keys.done, SCORES)]
+        if totals != self._totals:  # an idle deployment is not read again and again
+            newest = self._observer.latest(self._broker.keys.done, SCORES)
+            self._totals, self._outcomes = totals, [Outcome.from_wire(fields) for _, fields in newest]
         now = self._broker.now()
-        self._pace |= measured_pace(outcomes, self._cascade, now - PACE_WINDOW_S)
+        # A stage that draws nothing shows no pace: believe less and less in the last one, lest a slow spell
+        # keep it idle for ever.
+        faded: dict[Stage, float] = {stage: 1 + (pace - 1) * PACE_FADE for stage, pace in self._pace.items()}
+        self._pace = faded | measured_pace(self._outcomes, self._cascade, now - PACE_WINDOW_S)
         backlog = self._observer.backlog()
         return View(
             now=now,
@@ -95,11 +101,12 @@ class Control:
         """Note how many prompts came in the last period, as a count per second."""
         if self._counted is not None:
             elapsed_s = max(clock - self._looked, 1e-3)
-            self._offered.append(round((offered - self._counted) / elapsed_s))
+            # Fewer than before: Redis came back empty.
+            self._offered.append(max(0, round((offered - self._counted) / elapsed_s)))
         self._counted, self._looked = offered, clock
 
 
-def measured_pace(outcomes: Sequence[Outcome], cascade: Cascade, since: float) -> Mapping[Stage, float]:
+def measured_pace(outcomes: Sequence[Outcome], cascade: Cascade, since: float) -> dict[Stage, float]:
     """Measured over profiled seconds per batch, the median of the visits since a time, where there are enough."""
     ratios: dict[Stage, list[float]] = {stage: [] for stage in STAGES}
     for outcome in outcomes:

@@ -23,6 +23,7 @@ from shared.process import Stop, guarded, patiently
 
 SHORTEST_LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 0.1  # a prompt may be published with very little time
+SWEEP_S: Final = 30.0  # between two sweeps of the names of dead workers
 
 
 class Keeper:
@@ -36,8 +37,9 @@ class Keeper:
         self._logger = logger
         self._token = uuid.uuid4().hex
         self._leads = False
-        self._light_s = light_s
+        self._light_s = self._alone_s = light_s
         self._next_reclaim = 0.0
+        self._next_sweep = 0.0
 
     def step(self) -> float:
         """One look; returns the seconds until the next."""
@@ -48,24 +50,39 @@ class Keeper:
                 self._recover()
         if not self._leads:
             return self._settings.lease_s / 4
-        margin_s = self._settings.margin_s
-        now = self._broker.now()
-        for prompt in self._observer.open_prompts(now + margin_s + self._light_s):
-            try:
-                self._look_after(prompt, now)
-            except CommandRefused as wrong:  # one prompt's trouble must not cost the others their deadline
-                self._logger.error("cannot settle", extra={"prompt": prompt.id, "reason": str(wrong)})
         first = self._observer.next_due()
-        if first is None:
-            return LONGEST_LOOK_S
-        return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, first - margin_s - self._light_s - now))
+        return LONGEST_LOOK_S if first is None else self._look(first)
+
+    def _look(self, first: float) -> float:
+        """Settle what is due; returns the seconds until a verdict can change."""
+        now, early_s = self._broker.now(), self._settings.margin_s + self._light_s
+        changes = first - early_s
+        if changes <= now:
+            prompts = self._observer.open_prompts(now + early_s + LONGEST_LOOK_S)
+            for prompt in prompts:
+                try:
+                    self._look_after(prompt, now)
+                except CommandRefused as wrong:  # one prompt's trouble must not cost the others their deadline
+                    self._logger.error("cannot settle", extra={"prompt": prompt.id, "reason": str(wrong)})
+            later = [at for prompt in prompts if (at := self._changes(prompt)) > now]
+            changes = min(later, default=now)
+        return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, changes - now))
+
+    def _changes(self, prompt: OpenPrompt) -> float:
+        """When the verdict on a prompt that waits changes."""
+        if prompt.has_light:
+            return prompt.deadline - self._settings.margin_s
+        return prompt.deadline - (self._settings.margin_s + self._light_s if prompt.stage == "heavy" else 0.0)
 
     def leave(self) -> None:
         """Let another keeper act at once."""
         self._broker.release(self._broker.keys.leader("keeper"), self._token)
 
     def _recover(self) -> None:
-        taken = self._broker.reclaim()
+        sweep = time.monotonic() >= self._next_sweep
+        if sweep:
+            self._next_sweep = time.monotonic() + SWEEP_S
+        taken = self._broker.reclaim(sweep=sweep)
         if taken:
             self._logger.warning("took back prompts of dead workers", extra={"prompts": taken})
         plan = self._broker.plan()
@@ -75,7 +92,8 @@ class Keeper:
 
     def _look_after(self, prompt: OpenPrompt, now: float) -> None:
         time_left_s = prompt.deadline - now
-        match verdict(prompt.stage, prompt.has_light, time_left_s, self._light_s, self._settings.margin_s):
+        margin_s = self._settings.margin_s
+        match verdict(prompt.stage, prompt.has_light, time_left_s, self._light_s, margin_s, self._alone_s):
             case "keep_light":
                 self._end(prompt, "light")
             case "drop":

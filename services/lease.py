@@ -1,6 +1,6 @@
 """A worker's lease: a thread with its own connection that says, four times a lease, that the worker lives.
 
-It also carries the news between Redis and the worker: what is still ours, and that there is a new plan.
+It also brings the news from Redis to the worker: that there is a new plan, or that its slot is gone.
 """
 
 from __future__ import annotations
@@ -85,14 +85,16 @@ class Lease:
         broker.retire(self._stage, self.consumer)
 
     def _run(self) -> None:
-        patiently(self._beat, self._stop, self._logger)
+        patiently(self._beat, self._stop, self._logger, longest_pause_s=self._period_s)
 
     def _beat(self) -> float:
-        renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, self._entries)
+        holds, busy = self._holds_slot, bool(self._entries)
+        renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, self._entries, holds=holds)
         self.note_plan(renewal.plan_version)
         if not renewal.alive and not self._stop:
             self._logger.warning("the lease had run out", extra={"consumer": self.consumer})
             self._broker.announce(self._stage, self.consumer, self._about)
-        if self._holds_slot and not renewal.holder:
+        if holds and not renewal.holder:
             self._holds_slot = False
-        return self._period_s
+        # Who holds no prompt has nothing to lose but its standing, and there may be hundreds of them.
+        return self._period_s if busy else 2 * self._period_s

@@ -20,7 +20,7 @@ from typing import Any, Final
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
-from shared.connection import Unreachable
+from shared.connection import CommandRefused, Unreachable
 from shared.errors import SettingsError
 from shared.exchange import Publication
 from shared.ledger import percentile
@@ -69,6 +69,7 @@ class Publisher:
             self._offer(group, began, stop)
 
     def _offer(self, group: Sequence[tuple[int, Arrival]], began: float, stop: Stop) -> None:
+        again = False
         while not stop:
             now_s = time.monotonic() - began
             offers = [
@@ -77,12 +78,14 @@ class Publisher:
             ]
             try:
                 receipts = self._broker.publish(offers)
-            except Unreachable as away:
-                # Offering the same ids again is safe: the door knows them.
-                self._logger.warning("redis is away", extra={"reason": str(away)})
+            except (*Unreachable, CommandRefused) as wrong:
+                # Offering the same ids again is safe: the door knows those that came through.
+                self._logger.warning("redis took no prompts", extra={"reason": str(wrong)})
+                again = True
                 stop.sleep(RETRY_S)
                 continue
-            self.report.receipts.update(receipt.status for receipt in receipts)
+            known = "published" if again else "known"
+            self.report.receipts.update(known if each.status == "known" else each.status for each in receipts)
             self.report.lags_s += [offer.lag_s for offer in offers]
             return
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from logging import Logger
+from statistics import median
 from typing import Final
 
 from models.backend import Backend, Picture, open_backend
@@ -22,6 +24,7 @@ from shared.broker import BLOCK_S, Broker
 from shared.cascade import decide, hopeless
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
+from shared.connection import CommandRefused
 from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
 from shared.log import configure
@@ -31,7 +34,7 @@ from shared.process import Stop, guarded, patiently
 from shared.schema import Stage
 
 SLOT_RETRY_S: Final = 0.02  # the other process of the slot is finishing its batch
-PACE_MEMORY: Final = 0.8  # weight of the past in the measured pace
+PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
 
 
 class Worker:
@@ -48,7 +51,7 @@ class Worker:
         self._logger = logger
         self._broker = Broker(settings)
         self._plan: Plan | None = None
-        self._pace = 1.0
+        self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
         self._shaken = False  # the last turn broke off: prompts may be ours that we do not know of
         self._unknown: set[bytes] = set()
         self._allowance_s = settings.deadline_s or cascade.deadline_s
@@ -75,6 +78,8 @@ class Worker:
         self._lease.note_plan(claim.plan_version)
         if not claim.holder:
             self._lease.lose_slot()
+        if claim.regrouped:
+            self._logger.warning("a stream had lost its group; it was created again", extra={"stage": self._stage})
         for broken in claim.broken:
             self._logger.warning("malformed entry", extra={"entry": broken.entry_id, "reason": str(broken.error)})
             self._broker.fail(self._stage, self._lease.consumer, broken, self._allowance_s)
@@ -96,7 +101,8 @@ class Worker:
 
     def _claim(self, plan: Plan) -> Claim:
         batch = plan.batch(self._stage)
-        service_s = [self._service_s(size) * self._pace for size in range(1, batch + 1)]
+        pace = self._pace()
+        service_s = [self._service_s(size) * pace for size in range(1, batch + 1)]
         return self._broker.claim(
             self._stage,
             self._lease.consumer,
@@ -111,20 +117,24 @@ class Worker:
         return self._cascade.service_s(self._stage, batch, self._settings.gpu)
 
     def _serve(self, claim: Claim, plan: Plan) -> None:
-        entries = [self._known(entry) for entry in claim.entries]
+        entries = [known for entry in claim.entries if (known := self._known(entry)) is not None]
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
-        alone_s = self._service_s(1) * self._pace
+        alone_s = self._service_s(1) * self._pace()
         late = [entry for entry in entries if hopeless(entry.job.deadline, claim.now, alone_s)]
         live = [entry for entry in entries if entry not in late]
-        self._let_go(late)
+        if not live and self._ratios:
+            # Nothing is drawn, so nothing is learnt: forget the oldest, lest a slow spell last for ever.
+            self._ratios.popleft()
         try:
             if live:
                 self._draw(live, plan, claim.backlog, offset_s)
+            self._let_go(late)
         finally:
             self._lease.carry(())
 
-    def _known(self, entry: Entry) -> Entry:
+    def _known(self, entry: Entry) -> Entry | None:
+        """The entry with what a hand-written one lacks; None where Redis refuses it for now."""
         new = entry.job.extra.keys() - self._unknown
         if new:
             self._unknown |= new
@@ -132,7 +142,12 @@ class Worker:
             self._logger.warning("unknown fields are passed on", extra={"fields": names, "entry": entry.entry_id})
         if entry.job.id and entry.job.deadline and entry.job.published:
             return entry
-        return self._broker.adopt(self._stage, entry, self._allowance_s)
+        try:
+            return self._broker.adopt(self._stage, entry, self._allowance_s)
+        except CommandRefused as wrong:  # its mates must not wait for it
+            self._logger.warning("cannot adopt", extra={"entry": entry.entry_id, "reason": str(wrong)})
+            self._broker.hand_back(self._stage, self._lease.consumer, [entry], suspect=True)
+            return None
 
     def _let_go(self, late: Sequence[Entry]) -> None:
         """End what can no longer be drawn in time: a light picture is kept, a prompt without one makes room."""
@@ -158,7 +173,7 @@ class Worker:
             self._spoilt(entries, wrong)
             return
         finished = time.time()
-        self._learn_pace((finished - started) / self._service_s(len(entries)))
+        self._ratios.append((finished - started) / self._service_s(len(entries)))
         hops = [
             self._hop(entry, picture, plan, backlog, (started + offset_s, finished + offset_s), len(entries))
             for entry, picture in zip(entries, pictures, strict=True)
@@ -192,8 +207,9 @@ class Worker:
         hop = Hop(entries[0], "light" if kept else "failed", "heavy_failed" if kept else "error", reason=reason[:500])
         self._broker.commit(self._stage, self._lease.consumer, [hop])
 
-    def _learn_pace(self, ratio: float) -> None:
-        self._pace = PACE_MEMORY * self._pace + (1 - PACE_MEMORY) * min(10.0, max(0.1, ratio))
+    def _pace(self) -> float:
+        """Measured over profiled seconds of the last batches; 1 where nothing was drawn lately."""
+        return median(self._ratios) if self._ratios else 1.0
 
 
 def main() -> int:
@@ -211,8 +227,12 @@ def main() -> int:
     consumer = f"{settings.node}-{settings.slot}-{stage}-{uuid.uuid4().hex[:8]}"
     lease = Lease(settings, stage, consumer, cascade.models[stage].name, logger)
     lease.start()
-    backend = open_backend(settings.backend, cascade, stage, settings.gpu)
-    backend.warm_up([1])
+    try:
+        backend = open_backend(settings.backend, cascade, stage, settings.gpu)
+        backend.warm_up([1])
+    except ModelError as wrong:
+        lease.describe(error=str(wrong)[:300])  # who waits for this slot learns why in vain
+        raise
     stop = Stop().listen()
     lease.describe(ready="1")
     logger.info("ready", extra={"consumer": consumer, "model": cascade.models[stage].name})

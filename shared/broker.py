@@ -51,7 +51,7 @@ class Broker(Connection):
 
     def wait(self, stage: Stage, timeout_s: float) -> None:
         """Sleep until a token wakes this worker, or for so long."""
-        self.client.blpop([self.keys.wake[stage]], timeout=max(0.001, min(timeout_s, BLOCK_S)))
+        self.blocking.blpop([self.keys.wake[stage]], timeout=max(0.001, min(timeout_s, BLOCK_S)))
 
     def claim(
         self,
@@ -78,7 +78,8 @@ class Broker(Connection):
             except MalformedEntry as error:
                 broken.append(Broken(priority, entry_id.decode(), error))
         return Claim(
-            holder=status == b"ok",
+            holder=status != b"not_holder",
+            regrouped=status == b"regrouped",
             plan_version=int(version),
             now=float(now),
             ask_again_s=float(ask_again),
@@ -176,11 +177,15 @@ class Broker(Connection):
             pipe.pexpire(key, self._lease_ms)
             pipe.execute()
 
-    def renew(self, stage: Stage, consumer: str, slot_key: str, entries: Iterable[Entry]) -> Renewal:
-        """One beat of the lease; tells which entries are still this consumer's."""
+    def renew(
+        self, stage: Stage, consumer: str, slot_key: str, entries: Iterable[Entry], *, holds: bool = True
+    ) -> Renewal:
+        """One beat of the lease, and of the slot if it `holds` that; tells which entries are still this consumer's."""
         pairs = [part for entry in entries for part in (entry.priority, entry.entry_id)]
         keys = [self.keys.worker(consumer), slot_key, *self.keys.streams[stage], self.keys.plan]
-        alive, holder, version, *still = self.run("renew", keys, [consumer, consumer, self._lease_ms, *pairs])
+        alive, holder, version, *still = self.run(
+            "renew", keys, [consumer, consumer if holds else "", self._lease_ms, *pairs]
+        )
         return Renewal(bool(alive), bool(holder), int(version), frozenset(entry.decode() for entry in still))
 
     def retire(self, stage: Stage, consumer: str) -> None:
@@ -237,6 +242,7 @@ class Broker(Connection):
     def overtake(self, prompt_id: str, stage: Stage, priority: int, entry_id: str, end: End, why: str) -> bool:
         """End a prompt that somebody else holds, or nobody."""
         keys = [self.keys.streams[stage][priority], self.keys.prompt(prompt_id), *self._ending()]
+        keys.append(self.keys.image(prompt_id, "light"))
         arguments: list[Argument] = [entry_id, prompt_id, end, why, self._ttl_ms, self.settings.done_keep_s]
         return bool(self.run("overtake", keys, arguments))
 
@@ -246,8 +252,11 @@ class Broker(Connection):
         keys = [streams["heavy"][priority], self.keys.prompt(prompt_id), streams["light"][priority]]
         return bool(self.run("move", [*keys, self.keys.wake["light"]], [entry_id, prompt_id]))
 
-    def reclaim(self) -> int:
-        """Take back what dead workers held; returns how many entries."""
+    def reclaim(self, *, sweep: bool = True) -> int:
+        """Take back what dead workers held; returns how many entries.
+
+        `sweep`: forget also the names of dead workers that held nothing.
+        """
         taken = 0
         for stage in STAGES:
             for priority in CLASSES:
@@ -259,8 +268,8 @@ class Broker(Connection):
                         raise
                     self.ensure_groups()
                     continue
-                names = [cast(bytes, row["name"]).decode() for row in rows]
-                taken += self._reclaim(stage, stream, [name for name in names if name not in (RETURNED, SUSPECT)])
+                holders = [cast(bytes, row["name"]).decode() for row in rows if row["pending"] or sweep]
+                taken += self._reclaim(stage, stream, [name for name in holders if name not in (RETURNED, SUSPECT)])
         return taken
 
     def _reclaim(self, stage: Stage, stream: str, consumers: Sequence[str]) -> int:

@@ -53,16 +53,19 @@ def decide(score: float, prompt_id: str, route: Route, time_left_s: float, backl
     return "escalate"
 
 
-def verdict(stage: Stage, has_light: bool, time_left_s: float, light_s: float, margin_s: float) -> Verdict:
+def verdict(
+    stage: Stage, has_light: bool, time_left_s: float, light_s: float, margin_s: float, alone_s: float = 0.0
+) -> Verdict:
     """What the keeper does with an open prompt.
 
-    `stage`: where it waits or runs; `light_s`: seconds a light worker needs for it.
+    `stage`: where it waits or runs; `light_s`: seconds until a light worker has drawn it, queue included;
+    `alone_s`: seconds it takes alone and at once: with less, no move helps.
     """
     if has_light:
         return "keep_light" if time_left_s <= margin_s else "wait"
     if stage == "heavy" and 0 < time_left_s <= margin_s + light_s:
         # Too late for light: it may be running on heavy and be done in time.
-        return "to_light" if time_left_s >= light_s else "wait"
+        return "to_light" if time_left_s >= alone_s else "wait"
     return "drop" if time_left_s <= 0 else "wait"
 
 

@@ -223,16 +223,17 @@ def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[tuple[float, .
     """Scores of light pictures by prompt index, and where they come from.
 
     Taken from the published file where CASCADE_DATA names a folder that has it (the mean of its four
-    columns of P(fake), turned into P(real)); else from `quality/<cascade>_scores.csv`.
+    columns of P(fake), turned into P(real)); else from `quality/<cascade>_scores.csv`,
+    or from the `scores.csv` beside a cascade's own weights.
     """
     data = os.environ.get("CASCADE_DATA", "")
     published = Path(data) / "diffserve" / f"p_fake_{cascade}.csv"
     if data and published.is_file():
         return tuple(1.0 - sum(row) / len(row) for row in _number_rows(published)), published.name
-    path = tables / "quality" / f"{cascade}_scores.csv"
-    if not path.is_file():
-        return (), "none"
-    return tuple(row.number("score") for row in _rows(path)), path.name
+    for path in (tables / "quality" / f"{cascade}_scores.csv", tables / cascade / "scores.csv"):
+        if path.is_file():
+            return tuple(row.number("score") for row in _rows(path)), path.name
+    return (), "none"
 
 
 def _number_rows(path: Path) -> Iterator[list[float]]:

@@ -20,6 +20,9 @@ from shared.errors import SettingsError
 from shared.schema import Stage
 
 PREFIX: Final = "CASCADE_"
+# Of the deadline. Longer, and a dead worker's prompts come back too late to be drawn; shorter, and a worker that
+# loads a model or starves on a shared machine loses prompts that it would have drawn.
+LEASE_SHARE: Final = 0.4
 
 
 class Settings(BaseModel):
@@ -43,7 +46,7 @@ class Settings(BaseModel):
     lease_s: float = Field(2.0, gt=0, description="a worker unheard of for this long has lost its prompts")
     margin_s: float = Field(0.15, gt=0, description="how long before a deadline the keeper settles a prompt")
     plan_period_s: float = Field(1.0, gt=0, description="seconds between two looks of the planner")
-    dwell_s: float = Field(3.0, ge=0, description="least seconds between two changes of worker counts")
+    dwell_s: float = Field(3.0, ge=0, description="worker counts change at most once in a period so long")
     picture_ttl_s: float = Field(600.0, gt=0, description="how long pictures and records stay")
     done_keep_s: float = Field(3600.0, gt=0, description="how long outcomes stay in the done stream")
     supervisor_socket: Path = Field(Path("logs/supervisor.sock"), description="unix socket of the node's supervisor")
@@ -51,8 +54,10 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _lease_fits_the_deadline(self) -> Settings:
-        if self.deadline_s is not None and self.lease_s > self.deadline_s / 5:
-            raise ValueError(f"lease_s ({self.lease_s}) must be at most a fifth of deadline_s ({self.deadline_s})")
+        if self.deadline_s is not None and self.lease_s > LEASE_SHARE * self.deadline_s:
+            raise ValueError(
+                f"lease_s ({self.lease_s}) must be at most {LEASE_SHARE} of deadline_s ({self.deadline_s})"
+            )
         return self
 
 
@@ -61,9 +66,14 @@ def parser(description: str, names: Sequence[str]) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--config", type=Path, help="TOML file with any of these settings")
     for name in names:
-        about = Settings.model_fields[name]
-        made.add_argument(f"--{name.replace('_', '-')}", dest=name, help=(about.description or "").replace("%", "%%"))
+        made.add_argument(f"--{name.replace('_', '-')}", dest=name, help=_about(name))
     return made
+
+
+def _about(name: str) -> str:
+    known = Settings.model_fields[name]
+    default = "" if known.default is None or known.default_factory else f" (default: {known.default})"
+    return f"{known.description}{default}".replace("%", "%%")
 
 
 def load(arguments: argparse.Namespace | None = None, environment: Mapping[str, str] = os.environ) -> Settings:

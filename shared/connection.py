@@ -19,6 +19,7 @@ from shared.schema import GROUP, STAGES, Keys
 Unreachable: Final = (redis.ConnectionError, redis.TimeoutError, BusyLoadingError, ReadOnlyError)
 CommandRefused: Final = ResponseError
 OLDEST: Final = (6, 2)
+ANSWER_S: Final = 10.0  # a server that is silent for longer is away
 
 _LUA: Final = Path(__file__).parent / "lua"
 Argument = str | bytes | int | float
@@ -33,18 +34,28 @@ class Connection:
         self.settings = settings
         self.keys = Keys(settings.deployment)
         try:
-            self.client = redis.Redis.from_url(
-                settings.redis_url,
-                protocol=2,
-                socket_timeout=None,  # redis-py 8 ends a blocking read after 5 s and retries for a minute
-                socket_connect_timeout=5,
-                retry=Retry(NoBackoff(), 0),
-                health_check_interval=0,
-            )
+            self.client = self._connect(ANSWER_S)
+            # A blocking read has a connection of its own, and no time limit: redis-py 8 would end it after 5 s
+            # and retry for a minute.
+            self.blocking = self._connect(None)
         except ValueError as wrong:
             raise ServerUnfit(f"{settings.redis_url}: {wrong}") from None
         self._sources = _scripts()
         self._digests: dict[str, str] = {}
+
+    def _connect(self, timeout_s: float | None) -> redis.Redis:
+        keepalive: dict[str, Any] = {}
+        if not self.settings.redis_url.startswith("unix"):  # a host that vanished is noticed; a unix socket has none
+            keepalive = {"socket_keepalive": True}
+        return redis.Redis.from_url(
+            self.settings.redis_url,
+            **keepalive,
+            protocol=2,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
 
     def check(self) -> None:
         """Raise ServerUnfit with one line when this server cannot carry the project; make the groups."""
@@ -81,6 +92,7 @@ class Connection:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+        self.blocking.close()
 
     def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Reply:
         """Run one script."""

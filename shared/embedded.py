@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -132,11 +131,6 @@ class EmbeddedRedis:
                 return probe.recv(7).startswith(b"+PONG")
             except OSError:
                 return False
-
-
-def have_redis_cli() -> str | None:
-    """The path of a redis-cli or valkey-cli, if there is one."""
-    return shutil.which("redis-cli") or shutil.which("valkey-cli")
 
 
 def _taken(port: int) -> bool:

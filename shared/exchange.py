@@ -41,7 +41,11 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker got. `backlog`: prompts waiting or running in the next stage; `now`: server time."""
+    """What a worker got.
+
+    `backlog`: prompts waiting or running in the next stage; `now`: server time; `regrouped`: a stream had lost
+    its group, which was made again.
+    """
 
     holder: bool
     plan_version: int
@@ -50,6 +54,7 @@ class Claim:
     backlog: int
     entries: tuple[Entry, ...] = ()
     broken: tuple[Broken, ...] = ()
+    regrouped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

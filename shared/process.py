@@ -48,7 +48,7 @@ class Stop:
         self._event.set()
 
 
-def patiently(step: Callable[[], float], stop: Stop, logger: Logger) -> None:
+def patiently(step: Callable[[], float], stop: Stop, logger: Logger, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
     """Call `step` again and again, sleeping the seconds it returns; wait with jitter while Redis is away.
 
     A command that Redis refuses (out of memory, a key of another type) is said and tried again likewise.
@@ -62,7 +62,7 @@ def patiently(step: Callable[[], float], stop: Stop, logger: Logger) -> None:
             event = "redis is away" if isinstance(wrong, Unreachable) else "redis refused a command"
             logger.warning(event, extra={"reason": str(wrong), "pause_s": round(pause_s, 2)})
             stop.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+            pause_s = min(longest_pause_s, pause_s * 2)
 
 
 def die_with_parent() -> None:

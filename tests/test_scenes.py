@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from models.scenes import (
     training_scene,
 )
 
+ROOT = Path(__file__).parent.parent
 Placed = tuple[str, str, str, tuple[int, int]]
 
 # Written down once more, on purpose: what a caption means must not be read off the code that writes it.
@@ -122,4 +124,4 @@ def test_held_out_scenes_are_distinct_repeatable_and_held_out() -> None:
 
 def test_captions_can_be_published_without_a_learning_library() -> None:
     code = "import sys, models.scenes; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

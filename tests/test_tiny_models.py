@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
+from transformers import EfficientNetForImageClassification
 
 import models
 from models.libraries import classifier_from
 from models.scenes import Scene, caption, held_out_scenes, is_held_out
 from models.tiny_training import attributes, checkpoint, denoiser, discriminator, networks, text
-from models.tiny_training.data import pictures
+from models.tiny_training.data import generator, pictures, training_scenes
 from models.tiny_training.evaluation import Opinion, area_under_curve, deferral_table, frechet, opine
 from models.tiny_training.loop import Course, Trainer
+from models.tiny_training.report import page
 from models.tiny_training.sampling import HEAVY, LIGHT, Drawing, Pictures, as_pictures, draw, load_pipeline
 
 ROOM = Path(models.__file__).parent
@@ -50,22 +55,13 @@ def judge() -> attributes.Judge:
     return attributes.load(TINY / "attributes")
 
 
-@pytest.fixture
-def taught(tmp_path: Path) -> Path:
-    """A work folder in which the text encoder has had its first lesson."""
-    text.train(0, tmp_path, Course("text", steps=1), batch=2)
-    return tmp_path
-
-
 class Killed(Exception):
     pass
 
 
-def course(steps: int = 6) -> Course:
-    return Course(denoiser.NAME, steps=steps, average=0.9, warm_steps=2, checkpoint_every=2, slow={"text": 0.2})
-
-
-def trained(work: Path, kill_at: int | None = None) -> bytes:
+def trained(work: Path, kill_at: int | None = None) -> checkpoint.Groups:
+    """What four steps of the denoiser leave in their checkpoint, the last of them written every two."""
+    course = Course(denoiser.NAME, steps=4, average=0.9, warm_steps=2, checkpoint_every=2, slow={"text": 0.2})
     module = denoiser.networks_for(0, work)
 
     def loss(step: int) -> Tensor:
@@ -73,32 +69,61 @@ def trained(work: Path, kill_at: int | None = None) -> bytes:
             raise Killed
         return denoiser.velocity_loss(module, 0, step, 0, 2)
 
-    trainer = Trainer(course(), module, work)
+    trainer = Trainer(course, module, work)
     trainer.run(loss)
-    return trainer.path.read_bytes()
+    return checkpoint.load(trainer.path)[0]
 
 
-def test_a_killed_training_ends_as_if_it_had_run_through(taught: Path) -> None:
-    through = trained(taught)
-    (taught / f"{denoiser.NAME}.safetensors").unlink()
+def test_a_killed_training_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
+    text.train(0, tmp_path, Course("text", steps=1), batch=2)
+    through = trained(tmp_path)
+    (tmp_path / f"{denoiser.NAME}.safetensors").unlink()
     with pytest.raises(Killed):
-        trained(taught, kill_at=5)
-    assert trained(taught) == through
+        trained(tmp_path, kill_at=3)
+    resumed = trained(tmp_path)
+    assert resumed.keys() == through.keys() >= {"module", "average", "adam.exp_avg_sq"}
+    for group, tensors in through.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(resumed[group][name], tensor), f"{group} {name}"
 
 
-def test_two_processes_train_as_one_would_on_both_batches(taught: Path) -> None:
-    denoiser.train(0, taught, course(2), batch=2, ranks=2)
-    apart = checkpoint.load(taught / f"{denoiser.NAME}.safetensors")[0]["module"]
-    (taught / f"{denoiser.NAME}.safetensors").unlink()
+def test_every_step_and_rank_draws_its_own_scenes_and_always_the_same() -> None:
+    def captions(*key: int) -> tuple[str, ...]:
+        return tuple(caption(scene) for scene in training_scenes(generator(0, "x", *key), 8))
 
-    module = denoiser.networks_for(0, taught)
+    assert len({captions(0, 0), captions(0, 1), captions(1, 0), captions(1, 1)}) == 4
+    assert captions(1, 1) == captions(1, 1)
 
-    def both(step: int) -> Tensor:
-        return (denoiser.velocity_loss(module, 0, step, 0, 2) + denoiser.velocity_loss(module, 0, step, 1, 2)) / 2
 
-    Trainer(course(2), module, taught).run(both)
+# One of two ranks, without the libraries that make a new process slow to start.
+RANK = """
+import sys, torch
+from pathlib import Path
+from models.tiny_training.loop import Course, Trainer
+work, rank = Path(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"file://{work}/store", rank=rank, world_size=2)
+torch.manual_seed(0)
+module = torch.nn.ModuleDict({"line": torch.nn.Linear(3, 2)})
+inputs = torch.tensor([[1.0, 2.0, 3.0], [0.5, -1.0, 4.0]])[rank]
+Trainer(Course("line", steps=3), module, work, rank, 2).run(lambda step: (module["line"](inputs) - step).square().sum())
+"""
+
+
+def test_two_processes_train_as_one_would_on_both_batches(tmp_path: Path) -> None:
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", RANK, str(tmp_path), str(rank)], cwd=ROOM.parent) for rank in (0, 1)
+    ]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    apart = checkpoint.load(tmp_path / "line.safetensors")[0]["module"]
+
+    torch.manual_seed(0)
+    module = nn.ModuleDict({"line": nn.Linear(3, 2)})
+    inputs = torch.tensor([[1.0, 2.0, 3.0], [0.5, -1.0, 4.0]])
+    alone = Trainer(Course("line", steps=3), module, tmp_path / "alone")
+    alone.run(lambda step: (module["line"](inputs) - step).square().sum() / 2)
     for name, weight in module.state_dict().items():
-        torch.testing.assert_close(apart[name], weight, rtol=0, atol=1e-4)
+        torch.testing.assert_close(apart[name], weight, rtol=0, atol=1e-6)
 
 
 def test_a_word_is_one_token_and_the_table_agrees_with_the_tokenizer() -> None:
@@ -123,15 +148,21 @@ def test_area_under_curve_is_the_chance_of_the_right_order() -> None:
     assert area_under_curve(scores, right) == pytest.approx(np.mean(pairs))
 
 
-def test_the_oracle_defers_first_what_only_heavy_gets_right() -> None:
+def test_each_selector_defers_whom_it_should() -> None:
+    """The discriminator the lowest scores, the oracle first what only heavy gets right, the lot anybody."""
     rng = np.random.default_rng(0)
-    light_right, heavy_right = rng.random(200) < 0.6, rng.random(200) < 0.9
+    light_right, heavy_right, scores = rng.random(200) < 0.6, rng.random(200) < 0.9, rng.random(200)
     light, heavy = (Opinion({"right": right}, rng.normal(size=(200, 3))) for right in (light_right, heavy_right))
-    table = deferral_table(light_right * 1.0, light, heavy, heavy.features, seed=0)
-    oracle = {point.heavy_share: point.accuracy for point in table if point.selector == "oracle"}
+    table = deferral_table(scores, light, heavy, heavy.features, seed=0)
+    found = {(point.selector, point.heavy_share): point.accuracy for point in table}
     gained = np.sort(heavy_right.astype(int) - light_right.astype(int))[::-1]
-    for share, accuracy in oracle.items():
-        assert accuracy == pytest.approx(light_right.mean() + gained[: round(share * 200)].sum() / 200)
+    ranked = sorted(zip(scores, light_right, heavy_right, strict=True))
+    for share in (i / 10 for i in range(11)):
+        deferred = round(share * 200)
+        drawn = [row[2] for row in ranked[:deferred]] + [row[1] for row in ranked[deferred:]]
+        assert found["discriminator", share] == pytest.approx(np.mean(drawn))
+        assert found["oracle", share] == pytest.approx(light_right.mean() + gained[:deferred].sum() / 200)
+        assert found["lot", share] == pytest.approx(light_right.mean() + share * gained.mean(), abs=0.03)
 
 
 def test_the_judge_knows_real_scenes_from_shuffled_ones(judge: attributes.Judge) -> None:
@@ -170,6 +201,17 @@ def _other(word: str, *choices: str) -> str:
 def _drawn(model: str, drawing: Drawing, scenes: list[Scene], first_seed: int = 0) -> Pictures:
     captions = [caption(scene) for scene in scenes]
     return draw(load_pipeline(TINY / model), drawing, captions, range(first_seed, first_seed + len(scenes)))
+
+
+def test_the_folders_load_through_the_public_classes_in_single_precision() -> None:
+    """With no options at all, as a reader of the page would try it; half precision is slow on a CPU."""
+    for folder in ("light", "heavy"):
+        pipeline = StableDiffusionPipeline.from_pretrained(TINY / folder)
+        parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+        assert {part.dtype for part in parts} == {torch.float32}
+    network = EfficientNetForImageClassification.from_pretrained(TINY / "discriminator")
+    assert network.dtype == torch.float32
+    assert network.config.id2label[discriminator.REAL] == "real"
 
 
 def test_heavy_draws_hard_captions_right_and_light_does_not_always(judge: attributes.Judge) -> None:
@@ -218,12 +260,10 @@ def test_the_discriminator_is_ahead_of_the_lot_from_a_tenth_to_seven() -> None:
         assert table["lot", share] < table["discriminator", share] < table["oracle", share]
 
 
-def test_the_page_shows_the_figures_and_all_of_it_stays_small(figures: dict[str, Any]) -> None:
-    page = (TINY / "README.md").read_text()
-    assert f"{figures['light']['samples']:,} samples" in page
-    for row in figures["table"]:
-        assert f"{100 * row['accuracy']:.1f}" in page
-        assert f"{row['fid']:.2f}" in page
+def test_the_page_says_what_was_measured_and_all_of_it_stays_small(figures: dict[str, Any]) -> None:
+    assert (TINY / "README.md").read_text() == page(figures)
+    measured = {(row["selector"], row["heavy_share"]): row["accuracy"] for row in figures["table"]}
+    assert measured == pytest.approx(_table(), abs=1e-4)
     assert sum(path.stat().st_size for path in TINY.rglob("*")) <= 30e6
 
 

@@ -1,7 +1,7 @@
 -- Hands a batch to an idle worker that holds its slot, or says when to ask again.
 -- KEYS  1-3 the stage's streams by class  4 plan  5 slot token  6 wake  7... the next stage's streams
 -- ARGV  1 consumer  2 token  3 batch  4 hold_s  5 allowance_s (for entries written by hand)  6... seconds for 1..batch
--- reply {status, plan version, now, ask_again_s, next stage's backlog, class, {id, fields}, class, {id, fields}...}
+-- reply {ok | regrouped | not_holder, plan version, now, ask_again_s, next stage's backlog, class, {id, fields}, class, {id, fields}...}
 local consumer, batch, hold, allowance = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = server_time()
 local version = redis.call('HGET', KEYS[4], 'version') or '0'
@@ -9,6 +9,7 @@ if redis.call('GET', KEYS[5]) ~= ARGV[2] then return {'not_holder', version, sec
 local backlog = 0
 for i = 7, #KEYS do backlog = backlog + redis.call('XLEN', KEYS[i]) end
 
+local status = 'ok'
 local function service(n) return tonumber(ARGV[5 + n]) end
 
 -- The group of a stream; created again where somebody deleted it.
@@ -20,6 +21,7 @@ local function group_of(stream)
     if info.name == GROUP then return info.pending, info['last-delivered-id'] end
   end
   redis.call('XGROUP', 'CREATE', stream, GROUP, '0')
+  status = 'regrouped'
   return 0, '0-0'
 end
 
@@ -60,7 +62,7 @@ for class = 1, 3 do
   end
 end
 
-local reply = {'ok', version, seconds(now), '0', backlog}
+local reply = {status, version, seconds(now), '0', backlog}
 
 local function claim(stream, class, id)
   local entries = redis.call('XCLAIM', stream, GROUP, consumer, 0, id)

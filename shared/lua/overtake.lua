@@ -1,5 +1,5 @@
 -- The keeper ends a prompt it does not own, waiting or running. The gate is the record's state.
--- KEYS  1 stream  2 record  3 due  4 done  5 dead  6 events  7 totals
+-- KEYS  1 stream  2 record  3 due  4 done  5 dead  6 events  7 totals  8 light image
 -- ARGV  1 entry  2 id  3 end  4 why  5 ttl_ms  6 done_keep_s
 -- reply 1 done, 0 it moved on meanwhile
 local entry, id = ARGV[1], ARGV[2]
@@ -17,6 +17,7 @@ local holder = owner(KEYS[1], entry)
 if holder and holder ~= RETURNED and holder ~= SUSPECT then redis.call('HSET', KEYS[2], 'overtaken', holder) end
 local keys = {record = KEYS[2], due = KEYS[3], done = KEYS[4], dead = KEYS[5], events = KEYS[6]}
 finish(keys, id, fields, ARGV[3], ARGV[4], server_time(), ARGV[5], tonumber(ARGV[6]))
+if ARGV[3] == 'light' then redis.call('PEXPIRE', KEYS[8], ARGV[5]) end -- the kept picture is the answer
 redis.call('HINCRBY', KEYS[7], ARGV[3], 1)
 redis.call('HINCRBY', KEYS[7], ARGV[3] .. ':' .. ARGV[4], 1)
 remove(KEYS[1], entry)

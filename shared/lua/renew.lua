@@ -2,6 +2,8 @@
 -- KEYS  1 worker  2 slot token  3-5 the stage's streams by class  6 plan
 -- ARGV  1 consumer  2 token  3 lease_ms  4... class, entry pairs
 -- reply {1 if the lease still stood, 1 if the slot is ours, the plan's version, entries still ours...}
+-- A group that was deleted and made again knows no worker until it reads: the group is the list of workers.
+redis.pcall('XGROUP', 'CREATECONSUMER', KEYS[4], GROUP, ARGV[1])
 local alive = redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local holder = 0
 if ARGV[2] ~= '' and redis.call('GET', KEYS[2]) == ARGV[2] then
