@@ -208,10 +208,10 @@ captions stand at {floor}; real scenes of the same captions, drawn through the d
 
 The lot is the mean of twenty; the oracle knows which model gets which caption right. {verdicts}
 
-What to keep in mind: one seed each. What fails is nearly always a shape; the judge must name one even where it wavers
-between two, and is kinder than a person to lumpy ones. The discriminator does not see the caption, so a clean picture of the wrong thing
-passes; its area under the curve is {area}, but within a kind of caption {area_by_kind}: part of its skill is to see
-which kind was asked for. The Frechet distance rewards a faithful mixture, not the right choice. `scores.csv` holds
-each held-out caption with its score (P(real) of the light picture) and what each model got right; `figures.json`
-holds every number above.
+What to keep in mind: one seed each. What fails is nearly always a shape; the judge must name one even where it
+wavers between two, and is kinder than a person to lumpy ones. The discriminator does not see the caption, so a
+clean picture of the wrong thing passes; its area under the curve is {area}, but within a kind of caption
+{area_by_kind}: part of its skill is to see which kind was asked for. The Frechet distance rewards a faithful
+mixture, not the right choice. `scores.csv` holds each held-out caption with its score (P(real) of the light
+picture) and what each model got right; `figures.json` holds every number above.
 """
