@@ -86,8 +86,11 @@ def hop(batch: int, rounds: int = 100) -> float:
         return median(taken)
 
 
-def idle(slots: int = 16) -> float:
-    """Percent of a core that Redis, supervisord, all services and sleeping workers use with nothing to do."""
+def idle(slots: int) -> float:
+    """Percent of a core that Redis, supervisord, all services and sleeping workers use with nothing to do.
+
+    A slot has two worker processes, one per stage.
+    """
     with tempfile.TemporaryDirectory(prefix="cascade-run-") as folder:
         settings = Settings(cascade="sdturbo", backend="sleeping", slots=slots, node="bench", deployment="bench")
         with deployment(Run(Path(folder), settings, Path(folder), durability="no")) as running:
@@ -145,7 +148,8 @@ def figures(chosen: list[str], prompts: int) -> Iterator[Figure]:
     if "queue" in chosen:
         yield from _queue(prompts)
     if "idle" in chosen:
-        yield Figure("idle, 16 sleeping workers", idle(), "% of a core", "<= 3")
+        yield Figure("idle, 16 sleeping workers on 8 slots", idle(8), "% of a core", "<= 3")
+        yield Figure("idle, 32 sleeping workers on 16 slots", idle(16), "% of a core")
     if "picture" in chosen:
         whole, own = picture()
         yield Figure("picture, publish to done", whole, "ms")

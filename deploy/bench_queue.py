@@ -31,6 +31,7 @@ from shared.schema import STAGES, Stage
 BATCH: Final = 32
 HEAVY: Final = 0.4
 AT_ONCE: Final = 64
+HOLD_S: Final = 0.01  # the heavy worker waits so long for its batch to fill
 PATIENCE_S: Final = 300.0
 
 
@@ -54,7 +55,7 @@ def cascade_rate(settings: Settings, prompts: int, text: str) -> float:
     broker = Broker(settings)
     broker.check()
     slots = {f"bench:{number}": stage for number, stage in enumerate(STAGES)}
-    plan = Plan("bench", HEAVY, 1, 1, BATCH, BATCH, 1e-6, 1e-6, version=1, assignment=slots)
+    plan = Plan("bench", HEAVY, 1, 1, BATCH, BATCH, 1e-6, 1e-6, version=1, heavy_hold_s=HOLD_S, assignment=slots)
     broker.hold(broker.keys.leader("control"), "bench")
     broker.put_plan(plan, View(0.0, (), ()), "bench")
     workers = [_started(_worker, settings, number, stage) for number, stage in enumerate(STAGES)]
@@ -193,7 +194,7 @@ def _wait_for(count: Callable[[], int], wanted: int) -> None:
     while (found := count()) < wanted:
         if time.monotonic() > end:
             raise TimeoutError(f"only {found} of {wanted} came through in {PATIENCE_S:.0f} s")
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:

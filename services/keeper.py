@@ -22,7 +22,7 @@ from shared.observer import Observer, OpenPrompt
 from shared.process import Stop, guarded, patiently
 
 SHORTEST_LOOK_S: Final = 0.02
-LONGEST_LOOK_S: Final = 0.1  # a prompt may be published with very little time
+LONGEST_LOOK_S: Final = 0.2  # a prompt may be published with very little time
 SWEEP_S: Final = 30.0  # between two sweeps of the names of dead workers
 
 

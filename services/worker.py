@@ -13,7 +13,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from logging import Logger
 from statistics import median
 from typing import Final
@@ -51,6 +50,7 @@ class Worker:
         self._logger = logger
         self._broker = Broker(settings)
         self._plan: Plan | None = None
+        self._profiled: list[float] = []
         self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
         self._shaken = False  # the last turn broke off: prompts may be ours that we do not know of
         self._unknown: set[bytes] = set()
@@ -102,7 +102,7 @@ class Worker:
     def _claim(self, plan: Plan) -> Claim:
         batch = plan.batch(self._stage)
         pace = self._pace()
-        service_s = [self._service_s(size) * pace for size in range(1, batch + 1)]
+        service_s = [seconds * pace for seconds in self._profile(batch)]
         return self._broker.claim(
             self._stage,
             self._lease.consumer,
@@ -113,6 +113,12 @@ class Worker:
             service_s=service_s,
         )
 
+    def _profile(self, batch: int) -> list[float]:
+        """Profiled seconds for batches of 1 to `batch`."""
+        while len(self._profiled) < batch:
+            self._profiled.append(self._service_s(len(self._profiled) + 1))
+        return self._profiled[:batch]
+
     def _service_s(self, batch: int) -> float:
         return self._cascade.service_s(self._stage, batch, self._settings.gpu)
 
@@ -122,7 +128,7 @@ class Worker:
         offset_s = claim.now - time.time()
         alone_s = self._service_s(1) * self._pace()
         late = [entry for entry in entries if hopeless(entry.job.deadline, claim.now, alone_s)]
-        live = [entry for entry in entries if entry not in late]
+        live = [entry for entry in entries if entry not in late] if late else entries
         if not live and self._ratios:
             # Nothing is drawn, so nothing is learnt: forget the oldest, lest a slow spell last for ever.
             self._ratios.popleft()
@@ -135,8 +141,7 @@ class Worker:
 
     def _known(self, entry: Entry) -> Entry | None:
         """The entry with what a hand-written one lacks; None where Redis refuses it for now."""
-        new = entry.job.extra.keys() - self._unknown
-        if new:
+        if entry.job.extra and (new := entry.job.extra.keys() - self._unknown):
             self._unknown |= new
             names = sorted(name.decode(errors="replace") for name in new)
             self._logger.warning("unknown fields are passed on", extra={"fields": names, "entry": entry.entry_id})
@@ -186,7 +191,7 @@ class Worker:
         started, finished = span
         sound = self._stage == "heavy" or (picture.score is not None and math.isfinite(picture.score))
         visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score if sound else None)
-        done = replace(entry, job=entry.job.visited(visit))
+        done = Entry(entry.priority, entry.entry_id, entry.job.visited(visit))
         if not sound:
             return Hop(done, "failed", "error", b"", visit.gpu_s, reason=f"score is {picture.score}")
         if self._stage == "heavy":

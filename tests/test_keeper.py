@@ -13,7 +13,7 @@ from shared.observer import Observer
 from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, spoilt, totals
 
 LIGHT_S = 0.5
-LEASE_S = 0.4
+LEASE_S = 2.0
 
 
 def keeper_of(broker: Broker, margin_s: float = 0.15, lease_s: float = LEASE_S) -> Keeper:
@@ -50,7 +50,7 @@ def test_what_has_time_left_is_left_alone(broker: Broker, keeper: Keeper) -> Non
     publish(broker, "h", allowance_s=20.0, route="heavy")
     light = hire(broker)
     light.escalate(light.one())
-    assert keeper.step() <= 0.1
+    assert keeper.step() <= 0.2
     assert not ends(broker)
 
 
@@ -79,10 +79,9 @@ def test_a_late_heavy_picture_of_the_overtaken_owner_is_an_upgrade_and_of_nobody
 
 
 @pytest.mark.parametrize("handed_back", [False, True])
-def test_a_prompt_sent_straight_to_heavy_moves_to_light_at_the_last_moment(
-    broker: Broker, keeper: Keeper, handed_back: bool
-) -> None:
-    receipt = publish(broker, allowance_s=LIGHT_S + 0.14, route="heavy")
+def test_a_prompt_sent_straight_to_heavy_moves_to_light_at_the_last_moment(broker: Broker, handed_back: bool) -> None:
+    keeper = keeper_of(broker, margin_s=20.0)  # wide, so that a stalled machine still hits the moment
+    receipt = publish(broker, allowance_s=LIGHT_S + 15.0, route="heavy")
     light, heavy = hire(broker), hire(broker, "heavy")
     if handed_back:
         broker.hand_back("heavy", heavy.name, heavy.take(), suspect=True)
@@ -96,12 +95,12 @@ def test_a_prompt_sent_straight_to_heavy_moves_to_light_at_the_last_moment(
 
 
 def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadline(
-    broker: Broker, keeper: Keeper
+    broker: Broker,
 ) -> None:
-    publish(broker, allowance_s=LIGHT_S - 0.1, route="heavy")
+    publish(broker, allowance_s=30.0, route="heavy")
     heavy = hire(broker, "heavy")
     entry = heavy.one()
-    keeper.step()
+    keeper_of(broker, margin_s=60.0).step()
     assert heavy.end(entry, why="heavy") == 1
     assert ends(broker) == {"p": ("heavy", "heavy")}
 
@@ -111,13 +110,12 @@ def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadl
 def test_without_a_picture_a_prompt_is_dropped_at_its_deadline_and_not_before(
     broker: Broker, keeper: Keeper, route: str, running: bool
 ) -> None:
-    publish(broker, allowance_s=0.25, route=route)
+    publish(broker, allowance_s=3.0, route=route)
     hand = hire(broker, "heavy" if route == "heavy" else "light")
     entry = hand.one() if running else None
     keeper.step()
-    if running or route == "cascade":
-        assert not ends(broker)
-    time.sleep(0.3)
+    assert not ends(broker)
+    time.sleep(3.1)
     keeper.step()
     assert ends(broker) == {"p": ("dropped", "deadline")}
     if entry:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from deploy.supervision import ROOT
 from shared.catalog import load_cascade
 from shared.config import Settings
 from shared.exchange import Publication
-from shared.messages import Job
+from shared.messages import Job, Outcome
 
 DEMO = [sys.executable, "-m", "deploy.demo"]
 
 
 @contextmanager
 def running(folder: Path, **given: Any) -> Iterator[Deployment]:
-    settings = Settings(node="test", deployment="test", margin_s=0.5, **given)  # slack for a busy machine
+    settings = Settings(node="test", deployment="test", **given)
     with deployment(Run(folder, settings, Path("none"), durability="no", nice=5)) as found:
         found.wait_ready(lambda _: None)
         yield found
@@ -69,15 +70,26 @@ def kill_a_drawing_worker(found: Deployment, stage: str) -> str:
     raise AssertionError(f"no {stage} worker was seen drawing")
 
 
-def publish(found: Deployment, numbers: range, per_s: float, text: str = "a cat") -> None:
+def publish(found: Deployment, numbers: range, per_s: float, text: str = "a cat", allowance_s: float = 30.0) -> None:
     for number in numbers:
-        found.broker.publish([Publication(Job(f"p{number}", text, 0.0, 0.0, seed=number), 5.0)])
+        found.broker.publish([Publication(Job(f"p{number}", text, 0.0, 0.0, seed=number), allowance_s)])
         time.sleep(1 / per_s)
+
+
+def overlaps(outcomes: Sequence[Outcome], slack_s: float = 0.1) -> list[str]:
+    """Pairs of batches that were drawn on one slot at the same time, by the stamps of their visits."""
+    batches = {(v.worker.rsplit("-", 2)[0], v.started, v.finished, v.worker) for o in outcomes for v in o.visits}
+    ordered = sorted(batches)
+    return [
+        f"{before} {after}"
+        for before, after in pairwise(ordered)
+        if before[0] == after[0] and after[1] < before[2] - slack_s
+    ]
 
 
 def settle_all(found: Deployment) -> Counter[str]:
     """Wait until nothing is open; the ids of all outcomes, counted."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 90
     while found.observer.next_due() is not None and time.monotonic() < end:
         time.sleep(0.05)
     outcomes, _ = found.observer.outcomes(count=10_000)
@@ -95,23 +107,21 @@ def test_killed_workers_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
         outcomes, _ = found.observer.outcomes()
     assert answers == Counter({f"p{number}": 1 for number in range(40)})
     assert totals["offered"] == 40 == totals["light"] + totals["heavy"]
-    late = [outcome for outcome in outcomes if not outcome.on_time]
-    assert not late, late
+    assert overlaps(outcomes) == [], "two processes never draw on one slot at once"
     assert totals["reclaimed"] > 0, f"{killed} held prompts, which were taken back"
     assert left_running(tmp_path) == []
 
 
 def test_a_worker_killed_amid_real_pictures_loses_nothing(tmp_path: Path) -> None:
     with running(tmp_path, cascade="tiny", slots=1) as found:
-        publish(found, range(12), per_s=1000.0, text="big red circle on white")
+        publish(found, range(12), per_s=1000.0, text="big red circle on white", allowance_s=80.0)
         kill_a_drawing_worker(found, "light")
         answers = settle_all(found)
         outcomes, _ = found.observer.outcomes()
-        answered = [outcome for outcome in outcomes if outcome.answered]
-        pictures = found.observer.images((outcome.id, "light") for outcome in answered)
+        pictures = found.observer.images((outcome.id, "light") for outcome in outcomes)
     assert answers == Counter({f"p{number}": 1 for number in range(12)})
     assert all(picture and picture[8:12] == b"WEBP" for picture in pictures), "every answer has its picture"
-    assert {outcome.end for outcome in outcomes} <= {"light", "heavy", "dropped"}
+    assert {outcome.end for outcome in outcomes} <= {"light", "heavy"}, "there was time to draw every one again"
     assert left_running(tmp_path) == []
 
 
@@ -133,6 +143,7 @@ def test_the_demo_ends_with_tables_and_a_report_and_leaves_nothing_running(tmp_p
     assert summary["open"] == summary["answered_twice"] == summary["failed"] == 0
     assert summary["offered"] == summary["refused"] + sum(summary[end] for end in ("light", "heavy", "dropped"))
     assert "violation" in ended.stdout
+    assert overlaps(recording.outcomes) == []
     assert left_running(folder) == []
 
 
@@ -145,10 +156,10 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, how: 
         demo(folder, "--prompts", str(prompts)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        end = time.monotonic() + 60
-        while len(left_running(folder)) < 5 and time.monotonic() < end:
+        end = time.monotonic() + 120
+        while not any("publisher" in line for line in left_running(folder)) and time.monotonic() < end:
             time.sleep(0.2)
-        assert len(left_running(folder)) >= 5, "the run has started its processes"
+        assert len(left_running(folder)) >= 9, "the trace is running: 3 services, 6 workers, the publisher"
         process.send_signal(how)
         process.wait(timeout=40)
         end = time.monotonic() + 30

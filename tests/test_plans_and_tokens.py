@@ -68,14 +68,14 @@ def test_moved_slots_wake_every_worker_and_a_new_threshold_wakes_none(broker: Br
 
 
 def test_a_token_runs_out_unless_it_is_renewed(broker: Broker) -> None:
-    short = Broker(Settings(redis_url=broker.settings.redis_url, deployment=broker.settings.deployment, lease_s=0.3))
+    short = Broker(Settings(redis_url=broker.settings.redis_url, deployment=broker.settings.deployment, lease_s=1.5))
     key = broker.keys.slot("test", 7)
     assert short.hold(key, "a")
     for _ in range(4):
-        time.sleep(0.1)
+        time.sleep(0.5)  # two seconds in all, more than a lease
         assert short.hold(key, "a")
     assert not short.hold(key, "b")
-    time.sleep(0.4)
+    time.sleep(1.7)
     assert short.hold(key, "b")
     assert not short.hold(key, "a")
     assert not short.release(key, "a")

@@ -230,3 +230,26 @@ def test_a_server_that_dies_in_the_middle_of_a_turn_costs_no_prompt(lasting_serv
     assert totals(broker)["light"] == 2
     assert not holders(broker)
     broker.close()
+
+
+def test_one_slow_batch_does_not_make_all_that_follows_hopeless(broker: Broker) -> None:
+    plan_for(broker)
+    easel = Easel("light")
+    with working(broker, easel) as worker:
+        worker._ratios.extend([1e6] * 8)  # a spell in which nothing could be drawn in time
+        for number in range(12):
+            publish(broker, f"p{number}")
+            worker.step()
+    assert [ends(broker)[f"p{number}"] for number in (10, 11)] == [("light", "confident")] * 2
+
+
+def test_a_slot_given_up_is_not_kept_by_the_lease(broker: Broker) -> None:
+    plan_for(broker)
+    with working(broker, Easel("light")) as worker:
+        worker.step()
+        lease = worker._lease
+        lease.lose_slot()  # what a beat under way, or a lost reply, makes the lease believe
+        broker.client.pexpire(lease.slot_key, 300)
+        lease._beat()
+        time.sleep(0.4)
+        assert not broker.client.exists(lease.slot_key)
