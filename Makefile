@@ -17,7 +17,7 @@ setup: $(VENV)/.ready ## virtual environment with pinned requirements
 $(VENV)/.ready: requirements.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	@$(RUN) deploy/download_size.py $(INDEX) -r requirements.txt -r tests/requirements.txt
-	$(PIP) install --quiet $(INDEX) -r requirements.txt -r tests/requirements.txt
+	$(PIP) install --quiet --quiet $(INDEX) -r requirements.txt -r tests/requirements.txt
 	@touch $@
 
 demo: setup ## the cascade on this machine with real pictures: two minutes, then logs/<run>/report.html

@@ -13,7 +13,7 @@ from shared.observer import Observer
 from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, spoilt, totals
 
 LIGHT_S = 0.5
-LEASE_S = 2.0
+LEASE_S = 1.0
 
 
 def keeper_of(broker: Broker, margin_s: float = 0.15, lease_s: float = LEASE_S) -> Keeper:
@@ -110,12 +110,12 @@ def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadl
 def test_without_a_picture_a_prompt_is_dropped_at_its_deadline_and_not_before(
     broker: Broker, keeper: Keeper, route: str, running: bool
 ) -> None:
-    publish(broker, allowance_s=3.0, route=route)
+    publish(broker, allowance_s=1.2, route=route)
     hand = hire(broker, "heavy" if route == "heavy" else "light")
     entry = hand.one() if running else None
     keeper.step()
     assert not ends(broker)
-    time.sleep(3.1)
+    time.sleep(1.3)
     keeper.step()
     assert ends(broker) == {"p": ("dropped", "deadline")}
     if entry:
