@@ -18,15 +18,14 @@ import shlex
 import statistics
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from models.backend import Backend, OutOfMemory, open_backend
-from shared.catalog import TABLES, Cascade, Model
-from shared.errors import CascadeError, SettingsError
+from shared.catalog import TABLES, Cascade, unmeasured
+from shared.errors import CascadeError
 from shared.messages import Job
 from shared.schema import STAGES, Stage
 
@@ -127,32 +126,6 @@ def write(text: str, path: Path) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def unmeasured(name: str, tables: Path = TABLES) -> Cascade:
-    """The cascade as the catalogue has it, without profiles and curves: those of a new one are yet to be measured.
-
-    Raises SettingsError.
-    """
-    path = tables / "catalog.toml"
-    try:
-        catalog = tomllib.loads(path.read_text())
-        row: dict[str, Any] = catalog["cascades"][name]
-        models = {stage: Model(name=row[stage], **catalog["models"][row[stage]]) for stage in STAGES}
-        return Cascade(
-            name=name,
-            models=models,
-            deadline_s=float(row["deadline_s"]),
-            gpu=row["gpu"],
-            metric=row["metric"],
-            discriminator=row["discriminator"],
-            discriminator_s=float(row["discriminator_s"]),
-            profiles={},
-        )
-    except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as wrong:
-        raise SettingsError(f"{path}: {wrong}") from None
-    except KeyError as missing:
-        raise SettingsError(f"{path}: cascade {name!r}: no {missing}") from None
 
 
 def profile(cascade: Cascade, stage: Stage, given: argparse.Namespace, command: str) -> Path:

@@ -152,38 +152,45 @@ def interpolate(points: tuple[tuple[float, float], ...], x: float) -> float:
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
-def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
-    """The cascade of that name with everything known about it; raises SettingsError."""
+def unmeasured(name: str, tables: Path = TABLES) -> Cascade:
+    """The cascade as the catalogue has it, without profiles and curves: those of a new one are yet to be measured.
+
+    Raises SettingsError.
+    """
     path = tables / "catalog.toml"
     try:
         catalog = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as wrong:
+        if name not in catalog["cascades"]:
+            raise SettingsError(f"no cascade {name!r} in {path}; it has {', '.join(catalog['cascades'])}")
+        row: dict[str, Any] = catalog["cascades"][name]
+        return Cascade(
+            name=name,
+            models={stage: Model(name=row[stage], **catalog["models"][row[stage]]) for stage in STAGES},
+            deadline_s=float(row["deadline_s"]),
+            gpu=row["gpu"],
+            metric=row["metric"],
+            discriminator=row["discriminator"],
+            discriminator_s=float(row["discriminator_s"]),
+            profiles={},
+        )
+    except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as wrong:
         raise SettingsError(f"{path}: {wrong}") from None
-    if name not in catalog["cascades"]:
-        raise SettingsError(f"no cascade {name!r} in {path}; it has {', '.join(catalog['cascades'])}")
-    row: dict[str, Any] = catalog["cascades"][name]
-    models = {stage: _model(catalog, row[stage], path) for stage in STAGES}
+    except KeyError as missing:
+        raise SettingsError(f"{path}: cascade {name!r}: no {missing}") from None
+
+
+def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
+    """The cascade of that name with everything known about it; raises SettingsError."""
+    cascade = unmeasured(name, tables)
     scores, source = recorded_scores(name, tables)
-    return Cascade(
-        name=name,
-        models=models,
-        deadline_s=float(row["deadline_s"]),
-        gpu=row["gpu"],
-        metric=row["metric"],
-        discriminator=row["discriminator"],
-        discriminator_s=float(row["discriminator_s"]),
-        profiles={stage: read_profiles(tables / "profiles" / f"{row[stage]}.csv") for stage in STAGES},
+    files = {stage: tables / "profiles" / f"{model.name}.csv" for stage, model in cascade.models.items()}
+    return replace(
+        cascade,
+        profiles={stage: read_profiles(path) for stage, path in files.items()},
         curves=read_curves(tables / "quality" / f"{name}.csv"),
         scores=scores,
         scores_source=source,
     )
-
-
-def _model(catalog: Mapping[str, Any], name: str, path: Path) -> Model:
-    try:
-        return Model(name=name, **catalog["models"][name])
-    except (KeyError, TypeError) as wrong:
-        raise SettingsError(f"{path}: model {name!r}: {wrong}") from None
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:

@@ -23,9 +23,8 @@ from models.backend import Backend, OutOfMemory, open_backend
 from models.diffusion import DiffusionBackend, open_diffusion
 from models.discriminator import Discriminator
 from models.libraries import classifier_from
-from models.profiler import unmeasured
 from models.sleeping import SleepingBackend, recorded_score
-from shared.catalog import TABLES, Cascade, Model, Profile
+from shared.catalog import TABLES, Cascade, Model, Profile, unmeasured
 from shared.errors import ModelError, SettingsError
 from shared.messages import Job
 

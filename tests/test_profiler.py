@@ -11,7 +11,7 @@ import pytest
 
 from models import profiler
 from models.backend import OutOfMemory, Picture
-from shared.catalog import TABLES, read_profiles
+from shared.catalog import TABLES, read_profiles, unmeasured
 from shared.errors import SettingsError
 from shared.messages import Job
 from shared.schema import Stage
@@ -109,7 +109,7 @@ def test_numbers_that_make_no_sense_are_refused(words: list[str]) -> None:
 def test_a_catalogue_with_a_gap_is_named(tmp_path: Path) -> None:
     (tmp_path / "catalog.toml").write_text('[cascades.tiny]\nlight = "a"\nheavy = "b"\n[models.a]\nsource = "x"\n')
     with pytest.raises(SettingsError, match=r"catalog.toml: .*steps"):
-        profiler.unmeasured("tiny", tmp_path)
+        unmeasured("tiny", tmp_path)
 
 
 def test_the_command_measures_the_tiny_light_model_and_says_nothing_else(tmp_path: Path) -> None:
