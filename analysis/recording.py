@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from shared.errors import SettingsError
+from shared.files import write_text
 from shared.messages import End, Outcome, Visit
 from shared.plans import Plan
 from shared.schema import STAGES, Stage
@@ -159,21 +159,6 @@ def find_pictures(folder: Path | None) -> dict[str, Path]:
     except OSError:
         return {}
     return {path.stem: path for path in found if path.suffix in PICTURE_KINDS}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name and rename; raises OSError that names the file.
-
-    A reader, or a full disk, never meets half a file under its final name.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="")
-        draft.replace(path)
-    except OSError as wrong:
-        raise OSError(wrong.errno, wrong.strerror, str(path)) from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

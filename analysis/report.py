@@ -19,9 +19,10 @@ from rich.console import Console
 from analysis import summary as figures_of
 from analysis.figures import NARROW_IN, WIDE_IN, draw
 from analysis.gallery import gallery
-from analysis.recording import Recording, load, write_json, write_text
+from analysis.recording import Recording, load, write_json
 from shared.catalog import Cascade, load_cascade
 from shared.errors import CascadeError
+from shared.files import write_text
 from shared.messages import ENDS
 
 TEMPLATES: Final = Path(__file__).parent / "templates"

@@ -12,7 +12,6 @@ import argparse
 import csv
 import io
 import math
-import os
 import resource
 import shlex
 import statistics
@@ -26,6 +25,7 @@ from typing import Final
 from models.backend import Backend, OutOfMemory, open_backend
 from shared.catalog import TABLES, Cascade, unmeasured
 from shared.errors import CascadeError
+from shared.files import write_text
 from shared.messages import Job
 from shared.schema import STAGES, Stage
 
@@ -118,16 +118,6 @@ def rows_of_others(path: Path, gpu: str) -> list[tuple[str, ...]]:
     return [row for row in rows if row[COLUMNS.index("gpu")] != gpu]
 
 
-def write(text: str, path: Path) -> None:
-    """Write the file whole or not at all; raises OSError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def profile(cascade: Cascade, stage: Stage, given: argparse.Namespace, command: str) -> Path:
     """Measure one stage and write its table; raises CascadeError and OSError."""
     model, gpu = cascade.models[stage].name, given.gpu or cascade.gpu
@@ -136,7 +126,7 @@ def profile(cascade: Cascade, stage: Stage, given: argparse.Namespace, command: 
     kept = rows_of_others(path, gpu)
     backend = open_backend("diffusers", cascade, stage, gpu)
     rows = measure_all(backend, given.batches, given.repeats, lambda: peak_memory_gib(gpu))
-    write(table(kept, model, gpu, rows, f"measured, {command}"), path)
+    write_text(path, table(kept, model, gpu, rows, f"measured, {command}"))
     return path
 
 

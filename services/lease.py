@@ -95,6 +95,6 @@ class Lease:
             self._logger.warning("the lease had run out", extra={"consumer": self.consumer})
             self._broker.announce(self._stage, self.consumer, self._about)
         if holds and not renewal.holder:
-            self._holds_slot = False
+            self.lose_slot()
         # Who holds no prompt has nothing to lose but its standing, and there may be hundreds of them.
         return self._period_s if busy else 2 * self._period_s

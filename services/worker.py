@@ -116,19 +116,19 @@ class Worker:
     def _profile(self, batch: int) -> list[float]:
         """Profiled seconds for batches of 1 to `batch`."""
         while len(self._profiled) < batch:
-            self._profiled.append(self._service_s(len(self._profiled) + 1))
+            size = len(self._profiled) + 1
+            self._profiled.append(self._cascade.service_s(self._stage, size, self._settings.gpu))
         return self._profiled[:batch]
-
-    def _service_s(self, batch: int) -> float:
-        return self._cascade.service_s(self._stage, batch, self._settings.gpu)
 
     def _serve(self, claim: Claim, plan: Plan) -> None:
         entries = [known for entry in claim.entries if (known := self._known(entry)) is not None]
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
-        alone_s = self._service_s(1) * self._pace()
-        late = [entry for entry in entries if hopeless(entry.job.deadline, claim.now, alone_s)]
-        live = [entry for entry in entries if entry not in late] if late else entries
+        alone_s = self._profile(1)[0] * self._pace()
+        late: list[Entry] = []
+        live: list[Entry] = []
+        for entry in entries:
+            (late if hopeless(entry.job.deadline, claim.now, alone_s) else live).append(entry)
         if not live and self._ratios:
             # Nothing is drawn, so nothing is learnt: forget the oldest, lest a slow spell last for ever.
             self._ratios.popleft()
@@ -178,7 +178,7 @@ class Worker:
             self._spoilt(entries, wrong)
             return
         finished = time.time()
-        self._ratios.append((finished - started) / self._service_s(len(entries)))
+        self._ratios.append((finished - started) / self._profile(len(entries))[-1])
         hops = [
             self._hop(entry, picture, plan, backlog, (started + offset_s, finished + offset_s), len(entries))
             for entry, picture in zip(entries, pictures, strict=True)

@@ -99,7 +99,6 @@ class Cascade:
     profiles: Mapping[Stage, Mapping[str, Profile]]
     curves: Mapping[tuple[str, str], Curve] = field(default_factory=dict)
     scores: tuple[float, ...] = ()
-    scores_source: str = ""
 
     def profile(self, stage: Stage, gpu: str | None = None) -> Profile:
         """The stage's profile on a GPU type (default: the cascade's own); raises SettingsError."""
@@ -182,14 +181,12 @@ def unmeasured(name: str, tables: Path = TABLES) -> Cascade:
 def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
     """The cascade of that name with everything known about it; raises SettingsError."""
     cascade = unmeasured(name, tables)
-    scores, source = recorded_scores(name, tables)
     files = {stage: tables / "profiles" / f"{model.name}.csv" for stage, model in cascade.models.items()}
     return replace(
         cascade,
         profiles={stage: read_profiles(path) for stage, path in files.items()},
         curves=read_curves(tables / "quality" / f"{name}.csv"),
-        scores=scores,
-        scores_source=source,
+        scores=recorded_scores(name, tables),
     )
 
 
@@ -226,8 +223,8 @@ def read_curves(path: Path) -> dict[tuple[str, str], Curve]:
     return {key: Curve(*key, tuple(points[key]), sources[key]) for key in points}
 
 
-def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[tuple[float, ...], str]:
-    """Scores of light pictures by prompt index, and where they come from.
+def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[float, ...]:
+    """Scores of light pictures by prompt index; empty where none were recorded.
 
     Taken from the published file where CASCADE_DATA names a folder that has it (the mean of its four
     columns of P(fake), turned into P(real)); else from `quality/<cascade>_scores.csv`,
@@ -236,11 +233,11 @@ def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[tuple[float, .
     data = os.environ.get("CASCADE_DATA", "")
     published = Path(data) / "diffserve" / f"p_fake_{cascade}.csv"
     if data and published.is_file():
-        return tuple(1.0 - sum(row) / len(row) for row in _number_rows(published)), published.name
+        return tuple(1.0 - sum(row) / len(row) for row in _number_rows(published))
     for path in (tables / "quality" / f"{cascade}_scores.csv", tables / cascade / "scores.csv"):
         if path.is_file():
-            return tuple(row.number("score") for row in _rows(path)), path.name
-    return (), "none"
+            return tuple(row.number("score") for row in _rows(path))
+    return ()
 
 
 def _number_rows(path: Path) -> Iterator[list[float]]:

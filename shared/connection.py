@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 from shared.config import Settings
 from shared.errors import ServerUnfit
-from shared.schema import GROUP, STAGES, Keys
+from shared.schema import GROUP, SHARED_WITH_SCRIPTS, STAGES, Keys
 
 # A server that is away, loading or not yet the primary: wait, connect again, go on.
 Unreachable: Final = (redis.ConnectionError, redis.TimeoutError, BusyLoadingError, ReadOnlyError)
@@ -23,7 +23,6 @@ ANSWER_S: Final = 10.0  # a server that is silent for longer is away
 
 _LUA: Final = Path(__file__).parent / "lua"
 Argument = str | bytes | int | float
-Arguments = Sequence[Argument]
 Reply = Any
 
 
@@ -94,46 +93,26 @@ class Connection:
         self.client.close()
         self.blocking.close()
 
-    def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Reply:
-        """Run one script."""
-        return self.run_many([(script, keys, arguments)])[0]
-
-    def run_many(self, calls: Sequence[tuple[str, Sequence[str], Arguments]]) -> list[Reply]:
-        """Run scripts in one round trip; an error of one is raised after all have run."""
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:
+        """Run one script; raises CommandRefused with the server's words, or one of Unreachable."""
         if not self._digests:
             self._load()
-        replies = self._send(calls)
-        lost = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if lost:  # the server was restarted: its scripts are gone
+        try:
+            return self._execute(script, keys, arguments)
+        except NoScriptError:  # the server was restarted: its scripts are gone
             self._load()
-            for i, reply in zip(lost, self._send([calls[i] for i in lost]), strict=True):
-                replies[i] = reply
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
-        return replies
+            return self._execute(script, keys, arguments)
 
-    def _send(self, calls: Sequence[tuple[str, Sequence[str], Arguments]]) -> list[Reply]:
-        commands = [("EVALSHA", self._digests[name], len(keys), *keys, *rest) for name, keys, rest in calls]
-        if len(commands) == 1:
-            try:
-                return [self._execute(self.client, commands[0])]
-            except NoScriptError as gone:
-                return [gone]
-        pipe = self.client.pipeline(transaction=False)
-        for command in commands:
-            self._execute(pipe, command)
-        return pipe.execute(raise_on_error=False)
-
-    @staticmethod
-    def _execute(client: Any, command: tuple[Argument, ...]) -> Reply:
-        return client.execute_command(*command)
+    def _execute(self, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:
+        client: Any = self.client
+        return client.execute_command("EVALSHA", self._digests[script], len(keys), *keys, *arguments)
 
     def _load(self) -> None:
         self._digests = {name: str(self.client.script_load(text)) for name, text in self._sources.items()}
 
 
 def _scripts() -> dict[str, str]:
-    common = (_LUA / "common.lua").read_text()
+    constants = "".join(f"local {name} = {value!r}\n" for name, value in SHARED_WITH_SCRIPTS.items())
+    common = constants + (_LUA / "common.lua").read_text()
     paths = sorted(_LUA.glob("*.lua"))
     return {path.stem: common + path.read_text() for path in paths if path.stem != "common"}

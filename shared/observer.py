@@ -81,9 +81,8 @@ class Observer:
             names += [row["name"] for row in rows]
         return self._hashes(self.keys.worker(name.decode()) for name in names)
 
-    def nodes(self) -> dict[str, dict[str, str]]:
-        """What the agent of every node with live workers says, by the node's name."""
-        names = sorted({worker["node"] for worker in self.workers()})
+    def nodes(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """What the agents of these nodes say, by the node's name."""
         return {about["name"]: about for about in self._hashes(self.keys.node(name) for name in names)}
 
     def slots(self) -> tuple[Slot, ...]:
@@ -92,11 +91,16 @@ class Observer:
         Where an agent swaps the models of a slot, it can draw either, whichever is loaded now.
         """
         able: dict[tuple[str, int, str], set[Stage]] = {}
-        for worker in self.workers():
+        workers = self.workers()
+        for worker in workers:
             if worker.get("ready") == "1":
                 place = (worker["node"], int(worker["slot"]), worker["gpu"])
                 able.setdefault(place, set()).add(cast(Stage, worker["stage"]))
-        swapping = {name for name, about in self.nodes().items() if about.get("resident") == "0"}
+        swapping = {
+            name
+            for name, about in self.nodes({worker["node"] for worker in workers}).items()
+            if about.get("resident") == "0"
+        }
         return tuple(
             Slot(node, number, gpu, tuple(stage for stage in STAGES if stage in stages or node in swapping))
             for (node, number, gpu), stages in sorted(able.items())

@@ -27,6 +27,16 @@ PLANS_KEPT: Final = 1_000
 DEAD_KEPT: Final = 10_000
 WAKE_TOKENS: Final = 64  # more tokens than idle workers would only cause empty looks
 
+SHARED_WITH_SCRIPTS: Final[dict[str, str | int]] = {
+    "GROUP": GROUP,
+    "RETURNED": RETURNED,
+    "SUSPECT": SUSPECT,
+    "EVENTS_KEPT": EVENTS_KEPT,
+    "PLANS_KEPT": PLANS_KEPT,
+    "DEAD_KEPT": DEAD_KEPT,
+    "WAKE_TOKENS": WAKE_TOKENS,
+}
+
 
 class Keys:
     """The keys of one deployment."""

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from analysis import recording, report, summary
 from shared.errors import SettingsError
+from shared.files import write_text
 from shared.messages import Visit
 from tests.synthetic_run import OUTCOMES, PLANS, cascade, outcome, run
 
@@ -82,7 +83,7 @@ def test_a_reader_never_meets_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     path.write_text("old")
     with path.open() as reader:
-        recording.write_text(path, "new text")
+        write_text(path, "new text")
         assert reader.read() == "old"
     assert path.read_text() == "new text"
 
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match=r"No space left on device: .*summary\.json"):
-        recording.write_text(kept, "new text")
+        write_text(kept, "new text")
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     assert kept.read_text() == "old"
 

@@ -13,6 +13,7 @@ from models import profiler
 from models.backend import OutOfMemory, Picture
 from shared.catalog import TABLES, read_profiles, unmeasured
 from shared.errors import SettingsError
+from shared.files import write_text
 from shared.messages import Job
 from shared.schema import Stage
 
@@ -67,9 +68,9 @@ def test_other_gpu_types_keep_their_rows_and_the_planner_can_read_the_table(tmp_
     path = tmp_path / "m.csv"
     a100, cpu = profiler.Measured(1, 0.1, 0.2, 3.0), profiler.Measured(1, 0.5, 0.75, 0.4)
     slower = [profiler.Measured(1, 0.6, 0.9, 0.4), profiler.Measured(2, 1.0, 1.5, 0.4)]
-    profiler.write(profiler.table([], "m", "a100", [a100], "published, elsewhere"), path)
-    profiler.write(profiler.table(profiler.rows_of_others(path, "cpu"), "m", "cpu", [cpu], "measured"), path)
-    profiler.write(profiler.table(profiler.rows_of_others(path, "cpu"), "m", "cpu", slower, "measured"), path)
+    write_text(path, profiler.table([], "m", "a100", [a100], "published, elsewhere"))
+    write_text(path, profiler.table(profiler.rows_of_others(path, "cpu"), "m", "cpu", [cpu], "measured"))
+    write_text(path, profiler.table(profiler.rows_of_others(path, "cpu"), "m", "cpu", slower, "measured"))
     known = read_profiles(path)
     assert known["a100"].p50_s == {1: 0.1}
     assert (known["cpu"].p50_s, known["cpu"].p95_s) == ({1: 0.6, 2: 1.0}, {1: 0.9, 2: 1.5})
@@ -85,7 +86,7 @@ def test_a_write_that_fails_leaves_the_old_table(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        profiler.write("new", path)
+        write_text(path, "new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.csv"]
     assert path.read_text() == "old"
 

@@ -78,7 +78,7 @@ for i, hop in ipairs(hops) do
   replies[i] = reply
 end
 for name, by in pairs(counts) do redis.call('HINCRBY', KEYS[12], name, by) end
-for _ = 1, counts.escalated and 1 or 0 do wake(KEYS[7]) end
+if counts.escalated then wake(KEYS[7]) end
 for class = 1, 3 do
   if #finished[class] > 0 then remove(KEYS[class], unpack(finished[class])) end
 end

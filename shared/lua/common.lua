@@ -1,8 +1,5 @@
--- Put in front of every script. A script first looks, then writes, and acknowledges and deletes last:
+-- Put in front of every script, after the constants of shared/schema.py. A script first looks, then writes, and acknowledges and deletes last:
 -- Lua does not roll back, so an error half-way must leave the entry pending.
-
-local GROUP, RETURNED, SUSPECT = 'workers', 'returned', 'suspect'
-local WAKE_TOKENS, EVENTS_KEPT, DEAD_KEPT, PLANS_KEPT = 64, 10000, 10000, 1000
 
 local function server_time()
   local time = redis.call('TIME')
