@@ -88,7 +88,8 @@ class Observer:
     def slots(self) -> tuple[Slot, ...]:
         """Every slot that can draw, with the stages whose workers are ready on it.
 
-        Where an agent swaps the models of a slot, it can draw either, whichever is loaded now.
+        Where an agent swaps the models of a slot, it can draw either, whichever is loaded now or being loaded:
+        a slot that left the view while it changes would be planned away, and the fleet would never come to rest.
         """
         able: dict[tuple[str, int, str], set[Stage]] = {}
         workers = self.workers()
@@ -96,15 +97,21 @@ class Observer:
             if worker.get("ready") == "1":
                 place = (worker["node"], int(worker["slot"]), worker["gpu"])
                 able.setdefault(place, set()).add(cast(Stage, worker["stage"]))
-        swapping = {
-            name
-            for name, about in self.nodes({worker["node"] for worker in workers}).items()
-            if about.get("resident") == "0"
-        }
+        planned = {(node, int(number)) for node, number in self._planned()}
+        nodes = self.nodes({worker["node"] for worker in workers} | {node for node, _ in planned})
+        swapping = {name: about for name, about in nodes.items() if about.get("resident") == "0"}
+        for node, number in planned - {place[:2] for place in able}:
+            if node in swapping and _can_change(swapping[node], number):
+                able[node, number, swapping[node].get("gpu", "")] = set()
         return tuple(
             Slot(node, number, gpu, tuple(stage for stage in STAGES if stage in stages or node in swapping))
             for (node, number, gpu), stages in sorted(able.items())
         )
+
+    def _planned(self) -> list[list[str]]:
+        """Node and number of each slot that the plan in force gives a stage."""
+        names = self._client.hkeys(self.keys.plan)
+        return [name.decode()[5:].rsplit(":", 1) for name in names if name.startswith(b"slot:")]
 
     def open_prompts(self, before: float, limit: int = 1000) -> list[OpenPrompt]:
         """Open prompts due before a time, the most urgent first."""
@@ -168,3 +175,9 @@ class Observer:
 def _pending(summary: Any) -> tuple[int, int]:
     back = sum(row["pending"] for row in summary["consumers"] if row["name"].decode() in (RETURNED, SUSPECT))
     return summary["pending"], back
+
+
+def _can_change(about: Mapping[str, str], number: int) -> bool:
+    """Whether supervisor still brings up programs of the slot: it gives up on one that cannot start."""
+    states = [about.get(f"worker-{number}-{stage}", "FATAL") for stage in STAGES]
+    return not all(state in ("BACKOFF", "FATAL", "UNKNOWN") for state in states)

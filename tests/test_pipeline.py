@@ -173,11 +173,11 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, how: 
 
 def test_a_node_that_swaps_models_serves_both_stages(tmp_path: Path) -> None:
     with running(tmp_path, cascade="sdturbo", backend="sleeping", slots=3, resident=False) as found:
-        publish(found, range(30), per_s=5.0)
+        publish(found, range(50), per_s=5.0)
         answers = settle_all(found)
         outcomes, _ = found.observer.outcomes()
         started = [worker["stage"] for worker in found.observer.workers()]
-    assert answers == Counter({f"p{number}": 1 for number in range(30)})
+    assert answers == Counter({f"p{number}": 1 for number in range(50)})
     assert {outcome.end for outcome in outcomes} == {"light", "heavy"}
     assert len(started) <= 3, "never two processes of a slot; one may be changing now"
     assert overlaps(outcomes) == []
