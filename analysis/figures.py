@@ -13,9 +13,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 
-from analysis.recording import Recording
 from shared.catalog import Cascade
-from shared.ledger import WINDOW_S, account
+from shared.ledger import WINDOW_S
+from shared.recording import Recording
 from shared.schema import STAGES
 
 # Drawn in these stand-ins, then renamed to the page's variables, so that one drawing serves a light and
@@ -133,7 +133,7 @@ def draw_waiting(axis: Any, recording: Recording, cascade: Cascade) -> None:  # 
 
 def draw_latency(axis: Any, recording: Recording, cascade: Cascade) -> None:  # noqa: ARG001
     """A dot per answered prompt at its publication, with the deadline and the run's p50 and p99."""
-    ledger = account(recording.outcomes, recording.offered)
+    ledger = recording.tally.ledger(recording.offered)
     dots: dict[str, Points] = {LIGHT: [], HEAVY: [], KEPT: []}
     for outcome in recording.outcomes:
         if outcome.answered:

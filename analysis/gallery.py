@@ -11,8 +11,9 @@ from typing import Final
 
 from PIL import Image
 
-from analysis.recording import PICTURE_KINDS, Recording, find_pictures, picture_name
+from analysis.recording import PICTURE_KINDS, find_pictures, picture_name
 from shared.messages import Outcome
+from shared.recording import Recording
 from shared.schema import STAGES, Stage
 
 SHOWN_SIDE: Final = 256  # pixels; larger pictures are shrunk, sixty of them must fit one page

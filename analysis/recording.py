@@ -1,12 +1,10 @@
-"""The contents of a run folder: what a recorder writes and a report reads.
+"""A recording on disk, the contents of a run folder: what a recorder writes and a report reads.
 
-    run.json        settings, totals
-    outcomes.csv    one row a prompt
-    plans.csv       one row a plan
-    ticks.csv       one row a look at the queues, about one a second
-    pictures/       <id>-light.webp and <id>-heavy.webp (or .png), written while the run goes on
-
-All times are seconds of the one clock that stamped the outcomes: the server's, or the simulator's.
+run.json        settings, totals
+outcomes.csv    one row a prompt
+plans.csv       one row a plan
+ticks.csv       one row a look at the queues, about one a second
+pictures/       <id>-light.webp and <id>-heavy.webp (or .png), written while the run goes on
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -24,6 +22,7 @@ from shared.errors import SettingsError
 from shared.files import write_text
 from shared.messages import End, Outcome, Visit
 from shared.plans import Plan
+from shared.recording import Recording, Tick
 from shared.schema import STAGES, Stage
 from shared.wire import PROMPT_LIMIT
 
@@ -32,7 +31,6 @@ Row = Mapping[str, str]
 
 PICTURE_KINDS: Final = {".webp": "image/webp", ".png": "image/png"}
 _UNSAFE: Final = re.compile(r"[^\w.-]")
-_PASSWORD: Final = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
 _OUTCOME: Final = ("id", "prompt", "end", "why", "route", "priority", "seed", "published", "deadline", "finished")
 _DERIVED: Final = ("latency_s", "on_time", "score")
 _VISIT: Final = ("started", "finished", "batch", "worker")
@@ -44,69 +42,6 @@ _OUTCOME_COLUMNS: Final = (
     "gpu_s",
     "other_visits",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """One look at the deployment. Counts of prompts are cumulative; workers are those ready.
-
-    `threshold` and `demand` (prompts per second) are the plan's.
-    """
-
-    time_s: float
-    offered: int = 0
-    light: int = 0
-    heavy: int = 0
-    dropped: int = 0
-    failed: int = 0
-    refused: int = 0
-    waiting_light: int = 0
-    running_light: int = 0
-    waiting_heavy: int = 0
-    running_heavy: int = 0
-    light_workers: int = 0
-    heavy_workers: int = 0
-    threshold: float = 0.0
-    demand: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A run: its totals, its outcomes in order of settlement, its plans and its ticks.
-
-    `wasted_s`: seconds of a slot spent on prompts that no outcome holds. `upgraded`: heavy pictures that
-    came after the light one was the answer; None where nobody counted. `pictures`: their folder.
-    """
-
-    cascade: str
-    deadline_s: float
-    offered: int
-    refused: int
-    published: int
-    wasted_s: float
-    outcomes: tuple[Outcome, ...]
-    plans: tuple[Plan, ...]
-    ticks: tuple[Tick, ...]
-    pictures: Path | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    upgraded: int | None = None
-
-    @property
-    def start(self) -> float:
-        """When the first prompt was published, or the first tick taken, whichever came first."""
-        times = [outcome.published for outcome in self.outcomes] + [tick.time_s for tick in self.ticks[:1]]
-        return min(times, default=0.0)
-
-    @property
-    def end(self) -> float:
-        """When the last prompt was settled; the start where there is none."""
-        return max((outcome.finished for outcome in self.outcomes), default=self.start)
-
-    @property
-    def public_settings(self) -> dict[str, Any]:
-        """The settings as they may be shown: without the passwords in addresses."""
-        hidden = {name: _PASSWORD.sub(r"\1***@", value) for name, value in self.settings.items() if _is_text(value)}
-        return {**self.settings, **hidden}
 
 
 def save(recording: Recording, folder: Path) -> None:
@@ -142,8 +77,10 @@ def picture_name(prompt_id: str, stage: Stage) -> str:
     return f"{safe[:100]}-{stage}"
 
 
-def missing_pictures(recording: Recording) -> int:
-    """How many answered prompts have no file of the picture that was their answer."""
+def missing_pictures(recording: Recording) -> int | None:
+    """How many answered prompts have no file of the picture that was their answer; None where none were kept."""
+    if recording.pictures is None:
+        return None
     found = find_pictures(recording.pictures)
     answered = [outcome for outcome in recording.outcomes if outcome.answered]
     return sum(picture_name(outcome.id, cast(Stage, outcome.end)) not in found for outcome in answered)
@@ -247,10 +184,6 @@ def _plan(row: Row) -> Plan:
 def _tick(row: Row) -> Tick:
     kinds: Mapping[object, Callable[[str], Any]] = {"int": int, "float": float}
     return Tick(**{item.name: kinds[item.type](row[item.name]) for item in fields(Tick)})
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

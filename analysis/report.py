@@ -16,14 +16,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 
-from analysis import summary as figures_of
 from analysis.figures import NARROW_IN, WIDE_IN, draw
 from analysis.gallery import gallery
-from analysis.recording import Recording, load, write_json
+from analysis.recording import load, missing_pictures, write_json
+from shared import summary as figures_of
 from shared.catalog import Cascade, load_cascade
 from shared.errors import CascadeError
 from shared.files import write_text
 from shared.messages import ENDS
+from shared.recording import Recording
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 _CALENDAR: Final = 1e9  # a start beyond it is a date; before it, a simulator's clock
@@ -41,7 +42,7 @@ WORDS: Final = {
 
 def write_summary(recording: Recording, cascade: Cascade, folder: Path) -> dict[str, Any]:
     """Write `summary.json` and return its content; raises OSError that names the file."""
-    found = figures_of.summarise(recording, cascade)
+    found = figures_of.summarise(recording, cascade, missing_pictures(recording))
     write_json(folder / "summary.json", found)
     return found
 
@@ -55,7 +56,7 @@ def write_report(recording: Recording, cascade: Cascade, folder: Path) -> Path:
 
 def render(recording: Recording, cascade: Cascade, name: str) -> str:
     """The page as text. `name` is the run's."""
-    found = figures_of.summarise(recording, cascade)
+    found = figures_of.summarise(recording, cascade, missing_pictures(recording))
     return (
         _environment()
         .get_template("report.html")

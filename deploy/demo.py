@@ -20,14 +20,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from analysis.recording import Tick, save
+from analysis.recording import save
 from analysis.report import write_report, write_summary
-from analysis.summary import table
 from deploy.recorder import Recorder
 from deploy.runner import Run, replay
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings
 from shared.process import guarded
+from shared.recording import Tick
+from shared.summary import table
 from traces.generate import as_csv, generate
 from traces.generate import write as write_trace
 from traces.shapes import Span

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.recording import Recording, Tick, picture_name
+from analysis.recording import picture_name
 from shared.broker import Broker
 from shared.messages import Outcome
 from shared.observer import Observer
 from shared.plans import Plan
+from shared.recording import Recording, Tick
 from shared.schema import STAGES
 
 AT_ONCE: Final = 500

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.recording import Recording, Tick
 from deploy.recorder import Recorder
 from deploy.supervision import ROOT, Supervisord, configuration
 from shared.broker import Broker
@@ -28,6 +27,7 @@ from shared.embedded import EmbeddedRedis
 from shared.errors import CascadeError
 from shared.observer import Observer
 from shared.process import die_with_parent
+from shared.recording import Recording, Tick
 
 LOOK_S: Final = 1.0
 PATIENCE_S: Final = 240.0  # for all models to load, on a slow disk

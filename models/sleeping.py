@@ -6,18 +6,13 @@ Its scores are the recorded ones of the cascade. It imports no numerical library
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from models.backend import Picture
-from shared.cascade import draw_lot
+from shared.cascade import recorded_score
 from shared.catalog import Cascade
 from shared.messages import Job
 from shared.schema import Stage
-
-# Far below the step of the recorded scores (1e-4), so that only equal ones change their order.
-JITTER: Final = 1e-6
 
 
 class SleepingBackend:
@@ -41,19 +36,4 @@ class SleepingBackend:
             self._sleep(self._cascade.service_s(self.stage, len(jobs), self._gpu))
         if self.stage == "heavy":
             return [Picture(b"") for _ in jobs]
-        return [Picture(b"", recorded_score(self._cascade.scores, job)) for job in jobs]
-
-
-def recorded_score(scores: Sequence[float], job: Job) -> float:
-    """The recorded P(real) of the job's prompt, in [0, 1].
-
-    Looked up by the parameter `index` modulo the number of scores, or by a hash of the id where there is no such
-    parameter. Equal scores are told apart by the id. Without any record, scores spread evenly.
-    """
-    lot = draw_lot(job.id)
-    if not scores:
-        return lot
-    index = job.parameters.get("index")
-    if not isinstance(index, int):
-        index = zlib.crc32(job.id.encode())
-    return scores[index % len(scores)] * (1 - JITTER) + lot * JITTER
+        return [Picture(b"", recorded_score(self._cascade.scores, job.id, job.parameters.get("index"))) for job in jobs]

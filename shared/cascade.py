@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,12 +16,27 @@ Decision = Literal["escalate", "confident", "no_time", "light_only"]
 Verdict = Literal["wait", "keep_light", "to_light", "drop"]
 
 NO_TIME: Final = "no_time"
+# Far below the step of the recorded scores (1e-4), so that only equal ones change their order.
+JITTER: Final = 1e-6
 
 
 def draw_lot(prompt_id: str) -> float:
     """A number in [0, 1) that belongs to the prompt: breaks ties and serves the random control."""
     # A checksum is uneven over ids that count up; a cryptographic hash is not.
     return int.from_bytes(blake2b(prompt_id.encode(), digest_size=6).digest()) / 2**48
+
+
+def recorded_score(scores: Sequence[float], prompt_id: str, index: object) -> float:
+    """The recorded P(real) of a prompt, in [0, 1], for who draws nothing: the sleeping backend and the simulator.
+
+    Looked up by `index` modulo the number of scores, or by a hash of the id where there is no such number.
+    Equal scores are told apart by the id. Without any record, scores spread evenly.
+    """
+    lot = draw_lot(prompt_id)
+    if not scores:
+        return lot
+    place = index if isinstance(index, int) else zlib.crc32(prompt_id.encode())
+    return scores[place % len(scores)] * (1 - JITTER) + lot * JITTER
 
 
 def looks_weak(score: float, prompt_id: str, plan: Plan) -> bool:

@@ -7,28 +7,37 @@ violation = (late + dropped + failed + refused) / offered, everywhere.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from shared.catalog import Curve
 from shared.messages import ENDS, Outcome
+from shared.schema import Stage
 
 WINDOW_S: Final = 5.0  # quality is read off its curve over windows of this length
+KEPT: Final = frozenset(("deadline", "no_time"))  # why a light picture is the answer though a heavy one was wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Quality over the windows of a run, beside the same heavy shares drawn by lot."""
+    """Quality over the windows of a run, beside the same heavy shares drawn by lot.
+
+    `kept_by_lot`: the figure where prompts kept light for lack of time count on the lot's curve, for it was
+    the clock that chose them. `whole`: the figure at the heavy share of the whole run, as the published
+    systems give it. `assumed`: part of `value` stands on a curve that no one measured.
+    """
 
     metric: str
     value: float
     selector: str
     control: float
     control_assumed: bool
+    kept_by_lot: float
     whole: float
-    """The figure at the heavy share of the whole run, as the published systems give it."""
+    assumed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Ledger:
     why: dict[str, int]
     on_time: int
     late: int
-    latencies_s: tuple[float, ...]
+    latencies_s: Sequence[float]
     gpu_s: float
     twice: tuple[str, ...] = ()
     open: int = field(init=False)
@@ -67,56 +76,125 @@ class Ledger:
         return percentile(self.latencies_s, percent)
 
 
-def account(outcomes: Iterable[Outcome], offered: int, refused: int = 0, wasted_s: float = 0.0) -> Ledger:
-    """Count the outcomes. `twice` names ids with more than one outcome: it must be empty."""
-    ends, why, seen = Counter[str](), Counter[str](), Counter[str]()
-    on_time = late = 0
-    gpu_s = wasted_s
-    latencies: list[float] = []
-    for outcome in outcomes:
-        seen[outcome.id] += 1
-        ends[outcome.end] += 1
-        why[f"{outcome.end}:{outcome.why}"] += 1
-        gpu_s += outcome.gpu_s
+@dataclass(slots=True)
+class Window:
+    """Answers on time to the prompts published in one window."""
+
+    answers: int = 0
+    heavy: int = 0
+    kept: int = 0
+    direct: int = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Add an answer that came on time."""
+        self.answers += 1
+        if outcome.end == "heavy":
+            self.heavy += 1
+            self.direct += outcome.route == "heavy"
+        else:
+            self.kept += outcome.why in KEPT
+
+    @property
+    def share(self) -> float:
+        """Heavy share of the answers."""
+        return self.heavy / self.answers
+
+
+class Tally:
+    """Outcomes counted one at a time: a run of a million prompts needs no list of them."""
+
+    def __init__(self) -> None:
+        self.ends, self.why = Counter[str](), Counter[str]()
+        self.on_time = self.late = 0
+        self.gpu_s = 0.0
+        self.first_published, self.last_finished = math.inf, 0.0
+        self.windows: dict[int, Window] = defaultdict(Window)
+        self.batches: dict[Stage, float] = {"light": 0.0, "heavy": 0.0}
+        self.visits: dict[Stage, int] = {"light": 0, "heavy": 0}
+        self.latencies_s = array("d")
+        self._seen: set[str] = set()
+        self._twice: set[str] = set()
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome]) -> Tally:
+        """All of them, counted."""
+        made = cls()
+        for outcome in outcomes:
+            made.add(outcome)
+        return made
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one outcome."""
+        (self._twice if outcome.id in self._seen else self._seen).add(outcome.id)
+        self.ends[outcome.end] += 1
+        self.why[f"{outcome.end}:{outcome.why}"] += 1
+        self.first_published = min(self.first_published, outcome.published)
+        self.last_finished = max(self.last_finished, outcome.finished)
+        for visit in outcome.visits:
+            self.gpu_s += visit.gpu_s
+            self.visits[visit.stage] += 1
+            self.batches[visit.stage] += 1 / visit.batch
         if outcome.answered:
-            latencies.append(outcome.latency_s)
-            on_time += outcome.on_time
-            late += not outcome.on_time
-    return Ledger(
-        offered=offered,
-        refused=refused,
-        ends={end: ends[end] for end in ENDS},
-        why=dict(sorted(why.items())),
-        on_time=on_time,
-        late=late,
-        latencies_s=tuple(sorted(latencies)),
-        gpu_s=gpu_s,
-        twice=tuple(sorted(prompt_id for prompt_id, times in seen.items() if times > 1)),
-    )
+            self.latencies_s.append(outcome.latency_s)
+            if outcome.on_time:
+                self.on_time += 1
+                self.windows[int(outcome.published // WINDOW_S)].count(outcome)
+            else:
+                self.late += 1
+
+    def batch_mean(self, stage: Stage) -> float:
+        """Mean size of the batches a stage drew: a batch of n is seen n times, each time as an n-th of one."""
+        return self.visits[stage] / self.batches[stage] if self.visits[stage] else 0.0
+
+    def ledger(self, offered: int, refused: int = 0, wasted_s: float = 0.0) -> Ledger:
+        """The accounts. `twice` names ids with more than one outcome: it must be empty."""
+        return Ledger(
+            offered=offered,
+            refused=refused,
+            ends={end: self.ends[end] for end in ENDS},
+            why=dict(sorted(self.why.items())),
+            on_time=self.on_time,
+            late=self.late,
+            latencies_s=sorted(self.latencies_s),
+            gpu_s=self.gpu_s + wasted_s,
+            twice=tuple(sorted(self._twice)),
+        )
 
 
-def quality(outcomes: Iterable[Outcome], curve: Curve, control: Curve) -> Quality:
-    """Read quality off the measured curve at each window's heavy share, weighted by prompts on time."""
-    heavy, total = Counter[int](), Counter[int]()
-    for outcome in outcomes:
-        if outcome.on_time:
-            window = int(outcome.published // WINDOW_S)
-            total[window] += 1
-            heavy[window] += outcome.end == "heavy"
-    count = sum(total.values())
-    share = sum(heavy.values()) / count if count else 0.0
+def account(outcomes: Iterable[Outcome], offered: int, refused: int = 0, wasted_s: float = 0.0) -> Ledger:
+    """The ledger of these outcomes."""
+    return Tally.of(outcomes).ledger(offered, refused, wasted_s)
 
-    def weighted(of: Curve) -> float:
-        values = (of.at(heavy[window] / total[window]) * total[window] for window in total)
-        return sum(values) / count if count else of.at(0.0)
+
+def quality(tally: Tally, curve: Curve, lot: Curve) -> Quality:
+    """Read quality off the selector's measured curve at each window's heavy share, weighted by prompts on time.
+
+    Prompts sent straight to heavy were chosen by no picture: they count on the lot's curve.
+    """
+    windows = list(tally.windows.values())
+    count = sum(window.answers for window in windows)
+    direct = sum(window.direct for window in windows)
+
+    def mean(by_lot: Sequence[int]) -> float:
+        if not count:
+            return curve.at(0.0)
+        return (
+            sum(
+                lot.at(window.share) * chosen + curve.at(window.share) * (window.answers - chosen)
+                for window, chosen in zip(windows, by_lot, strict=True)
+            )
+            / count
+        )
 
     return Quality(
         metric=curve.metric,
-        value=weighted(curve),
+        value=mean([window.direct for window in windows]),
         selector=curve.selector,
-        control=weighted(control),
-        control_assumed=control.assumed,
-        whole=curve.at(share),
+        control=mean([window.answers for window in windows]),
+        control_assumed=lot.assumed,
+        kept_by_lot=mean([window.direct + window.kept for window in windows]),
+        whole=curve.at(sum(window.heavy for window in windows) / count if count else 0.0),
+        assumed=curve.assumed or (direct > 0 and lot.assumed),
     )
 
 

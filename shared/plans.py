@@ -36,7 +36,8 @@ class Plan:
     `threshold`: scores below it escalate; of those equal to it the share `tie_share` does.
     `light_service_s`, `heavy_service_s`: seconds per batch of the planned size.
     `light_hold_s`, `heavy_hold_s`: how long an idle worker waits for a batch to fill.
-    `heavy_direct`: share of prompts that skips light; `lot`: escalate by lot, not by score.
+    `heavy_direct`: share of prompts that skips light, those harder than `direct_above` (`cascade.hardness`);
+    `lot`: escalate by lot, not by score.
     `assignment`: slot name -> stage.
     """
 
@@ -54,6 +55,7 @@ class Plan:
     heavy_hold_s: float = 0.0
     heavy_share: float = 0.0
     heavy_direct: float = 0.0
+    direct_above: float = 1.0
     lot: bool = False
     demand: float = 0.0
     solver: str = ""
@@ -118,7 +120,7 @@ class View:
 
     `offered`: prompts offered in each of the last seconds, oldest first, refused ones included.
     `scores`: live scores of light pictures, oldest first. `waiting`, `running`: prompts per stage.
-    `pace`: measured over profiled seconds per stage (1 = as profiled).
+    `pace`: measured over profiled seconds per stage (1 = as profiled). `hardness`: of the newest prompts.
     """
 
     now: float
@@ -129,3 +131,4 @@ class View:
     running: Mapping[Stage, int] = field(default_factory=dict)
     pace: Mapping[Stage, float] = field(default_factory=dict)
     plan: Plan | None = None
+    hardness: tuple[float, ...] = ()

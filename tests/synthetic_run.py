@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from analysis.recording import Recording, Tick
 from shared.catalog import Cascade, Curve, Model, Profile
 from shared.messages import End, Outcome, Visit
 from shared.plans import Plan
+from shared.recording import Recording, Tick
 
 DEADLINE_S = 5.0
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis import recording, report, summary
+from analysis import recording, report
+from shared import summary
 from shared.errors import SettingsError
 from shared.files import write_text
 from shared.messages import Visit
@@ -153,7 +154,7 @@ def test_a_prompt_answered_twice_is_seen() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "who"),
-    [({"lot": True}, "lot"), ({"heavy_direct": 0.2}, "router"), ({}, "discriminator")],
+    [({"lot": True}, "lot"), ({"heavy_direct": 0.2}, "discriminator"), ({}, "discriminator")],
 )
 def test_quality_is_read_off_the_curve_of_whoever_chose(changes: dict[str, object], who: str) -> None:
     plans = tuple(replace(each, **changes) for each in PLANS)  # type: ignore[arg-type]

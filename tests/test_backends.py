@@ -23,7 +23,8 @@ from models.backend import Backend, OutOfMemory, open_backend
 from models.diffusion import DiffusionBackend, open_diffusion
 from models.discriminator import Discriminator
 from models.libraries import classifier_from
-from models.sleeping import SleepingBackend, recorded_score
+from models.sleeping import SleepingBackend
+from shared.cascade import recorded_score
 from shared.catalog import TABLES, Cascade, Model, Profile, unmeasured
 from shared.errors import ModelError, SettingsError
 from shared.messages import Job
@@ -218,7 +219,7 @@ def test_sleeping_scores_are_the_recorded_ones_by_index(recorded: Cascade) -> No
 
 def test_equal_scores_are_told_apart_by_the_id_and_unequal_ones_keep_their_order(recorded: Cascade) -> None:
     def scored(places: Sequence[int], index: int) -> list[float]:
-        return [recorded_score(recorded.scores, job(place, index=index)) for place in places]
+        return [recorded_score(recorded.scores, f"p{place}", index) for place in places]
 
     ties = scored(range(50), 1)
     assert len(set(ties)) == 50
@@ -229,8 +230,8 @@ def test_equal_scores_are_told_apart_by_the_id_and_unequal_ones_keep_their_order
 @pytest.mark.parametrize("parameters", [{}, {"index": "3"}, {"index": None}, {"index": 2.5}])
 def test_a_prompt_without_an_index_has_a_score_that_is_its_own(parameters: dict[str, Any]) -> None:
     scores = [place / 100 for place in range(100)]
-    found = [recorded_score(scores, job(place, **parameters)) for place in range(200)]
-    assert found == [recorded_score(scores, job(place, **parameters)) for place in range(200)]
+    found = [recorded_score(scores, f"p{place}", parameters.get("index")) for place in range(200)]
+    assert found == [recorded_score(scores, f"p{place}", parameters.get("index")) for place in range(200)]
     assert len({round(score, 2) for score in found}) > 60
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.catalog import Curve
-from shared.ledger import account, percentile, quality
+from shared.ledger import Tally, account, percentile, quality
 from shared.messages import ENDS, End, Outcome, Visit
 
 VISIT = Visit("light", "w", 0.0, 2.0, 4, 0.5)
@@ -49,9 +51,22 @@ def test_quality_is_read_window_by_window_and_weighted_by_prompts_on_time() -> N
     lot = Curve("lot", "fid", ((0.0, 20.0), (1.0, 16.0)), assumed=True)
     first = [outcome(i, "heavy" if i < 2 else "light") for i in range(4)]  # half heavy
     second = [outcome(9, "light", published=7.0), outcome(10, "heavy", late=True, published=7.0)]  # the late one is out
-    found = quality([*first, *second], curve, lot)
+    found = quality(Tally.of([*first, *second]), curve, lot)
     assert found.value == pytest.approx((4 * 10.0 + 1 * 20.0) / 5)
     assert found.control == pytest.approx((4 * 18.0 + 1 * 20.0) / 5)
     assert found.whole == pytest.approx(curve.at(2 / 5))
     assert (found.control_assumed, found.selector, found.metric) == (True, "discriminator", "fid")
-    assert quality([], curve, lot).value == 20.0
+    assert quality(Tally(), curve, lot).value == 20.0
+
+
+def test_who_was_chosen_by_no_picture_counts_on_the_curve_of_the_lot() -> None:
+    curve = Curve("discriminator", "fid", ((0.0, 20.0), (0.5, 10.0), (1.0, 16.0)))
+    lot = Curve("lot", "fid", ((0.0, 20.0), (1.0, 16.0)), assumed=True)
+    half = [outcome(i, "heavy" if i < 2 else "light") for i in range(4)]
+    direct = [replace(half[0], route="heavy", visits=()), *half[1:]]
+    found = quality(Tally.of(direct), curve, lot)
+    assert found.value == pytest.approx((18.0 + 3 * 10.0) / 4)
+    assert found.assumed, "nobody measured the lot's curve"
+    assert not quality(Tally.of(half), curve, lot).assumed
+    kept = quality(Tally.of([*half[:3], replace(half[3], why="no_time")]), curve, lot)
+    assert (kept.value, kept.kept_by_lot) == (pytest.approx(10.0), pytest.approx((18.0 + 3 * 10.0) / 4))

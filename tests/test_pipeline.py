@@ -19,13 +19,13 @@ import psutil
 import pytest
 
 from analysis.recording import load
-from analysis.summary import summarise
 from deploy.runner import Deployment, Run, deployment
 from deploy.supervision import ROOT
 from shared.catalog import load_cascade
 from shared.config import Settings
 from shared.exchange import Publication
 from shared.messages import Job, Outcome
+from shared.summary import summarise
 
 DEMO = [sys.executable, "-m", "deploy.demo"]
 

@@ -9,6 +9,7 @@ from shared.broker import Broker
 from shared.config import Settings
 from shared.observer import Observer
 from shared.plans import Slot, View
+from shared.schema import Stage
 from tests.helpers import a_plan, events, hire, put_plan, totals
 
 VIEW = View(0.0, (1, 2), (Slot("test", 0, "cpu"), Slot("test", 1, "cpu")))
@@ -100,7 +101,7 @@ def test_a_slot_that_swaps_its_model_stays_in_the_view(broker: Broker, observer:
     hire(broker)
     about = {"name": "test", "resident": "0", "gpu": "cpu", "worker-1-light": "STOPPING", "worker-1-heavy": "STOPPED"}
     broker.announce_node("test", about)
-    both = ("light", "heavy")
+    both: tuple[Stage, ...] = ("light", "heavy")
     assert observer.slots() == (Slot("test", 0, "cpu", both), Slot("test", 1, "cpu", both))
     broker.announce_node("test", about | {"worker-1-light": "FATAL", "worker-1-heavy": "BACKOFF"})
     assert observer.slots() == (Slot("test", 0, "cpu", both),), "neither model comes up there"

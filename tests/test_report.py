@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from analysis import figures, gallery, report, summary
+from analysis import figures, gallery, report
+from shared import summary
 from tests.synthetic_run import OUTCOMES, PLANS, cascade, heavy, light, outcome, run, with_pictures
 
 HOSTILE = '<script>alert(1)</script>"><img src=http://evil.example/x>'

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from itertools import pairwise
 from typing import Any, Final
 
 from rich.table import Table
 
-from analysis.recording import Recording, missing_pictures
 from shared.catalog import Cascade
 from shared.errors import SettingsError
-from shared.ledger import Ledger, account, percentile, quality
+from shared.ledger import Ledger, Quality, percentile, quality
 from shared.plans import Plan
-from shared.schema import STAGES, Stage
+from shared.recording import Recording
+from shared.schema import STAGES
 
 UNKNOWN: Final = "not measured"
 
 
-def summarise(recording: Recording, cascade: Cascade) -> dict[str, Any]:
+def summarise(recording: Recording, cascade: Cascade, pictures_missing: int | None = None) -> dict[str, Any]:
     """Everything in `summary.json`: counts of prompts, shares in [0, 1], latencies in seconds.
 
     `gpu_s_per_prompt` divides all seconds of a slot, wasted ones included, by the answered prompts: a system
-    that sheds its load shall not look cheap. The quality figures are None where the cascade has no curve.
+    that sheds its load shall not look cheap. `pictures_missing`: answers without a picture, where somebody
+    looked. The quality figures are None where the cascade has no curve.
     """
-    ledger = account(recording.outcomes, recording.offered, recording.refused, recording.wasted_s)
+    ledger = recording.tally.ledger(recording.offered, recording.refused, recording.wasted_s)
     answered = ledger.ends["light"] + ledger.ends["heavy"]
     return {
         "cascade": recording.cascade,
@@ -44,14 +46,14 @@ def summarise(recording: Recording, cascade: Cascade) -> dict[str, Any]:
         "kept_light": ledger.why.get("light:deadline", 0),
         "no_time": ledger.why.get("light:no_time", 0),
         "upgraded": recording.upgraded,
-        "pictures_missing": missing_pictures(recording) if recording.pictures else None,
+        "pictures_missing": pictures_missing,
         "why": ledger.why,
         **_latencies(ledger),
         "quality": _quality(recording, cascade),
         "gpu_s": ledger.gpu_s,
         "wasted_s": recording.wasted_s,
         "gpu_s_per_prompt": ledger.gpu_s / answered if answered else 0.0,
-        **{f"{stage}_batch_mean": batch_mean(recording, stage) for stage in STAGES},
+        **{f"{stage}_batch_mean": recording.tally.batch_mean(stage) for stage in STAGES},
         **_planning(recording.plans),
     }
 
@@ -65,20 +67,9 @@ def switches(plans: Sequence[Plan]) -> int:
     )
 
 
-def batch_mean(recording: Recording, stage: Stage) -> float:
-    """Mean size of the batches a stage drew: prompts over batches, a batch of n being seen n times."""
-    sizes = [visit.batch for outcome in recording.outcomes for visit in outcome.visits if visit.stage == stage]
-    return len(sizes) / sum(1 / size for size in sizes) if sizes else 0.0
-
-
 def selector(plans: Sequence[Plan]) -> str:
-    """Who chose the prompts that went heavy, by most of the plans: lot, router or discriminator."""
-    half = len(plans) / 2
-    if sum(plan.lot for plan in plans) > half:
-        return "lot"
-    if sum(plan.heavy_direct > 0 for plan in plans) > half:
-        return "router"
-    return "discriminator"
+    """Who chose the prompts that were escalated, by most of the plans: lot or discriminator."""
+    return "lot" if sum(plan.lot for plan in plans) > len(plans) / 2 else "discriminator"
 
 
 def _latencies(ledger: Ledger) -> dict[str, float]:
@@ -99,20 +90,10 @@ def _planning(plans: Sequence[Plan]) -> dict[str, float]:
 def _quality(recording: Recording, cascade: Cascade) -> dict[str, Any]:
     chosen = selector(recording.plans)
     try:
-        curve, control = cascade.curve(chosen), cascade.curve("lot")
+        return asdict(quality(recording.tally, cascade.curve(chosen), cascade.curve("lot")))
     except SettingsError:
-        unknown = dict.fromkeys(("value", "control", "control_assumed", "whole", "assumed"))
-        return {"metric": cascade.metric, "selector": chosen, **unknown}
-    found = quality(recording.outcomes, curve, control)
-    return {
-        "metric": found.metric,
-        "value": found.value,
-        "selector": found.selector,
-        "control": found.control,
-        "control_assumed": found.control_assumed,
-        "whole": found.whole,
-        "assumed": curve.assumed,
-    }
+        unknown = dict.fromkeys(item.name for item in fields(Quality))
+        return {**unknown, "metric": cascade.metric, "selector": chosen}
 
 
 def table(summary: dict[str, Any]) -> Table:
