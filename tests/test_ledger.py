@@ -69,4 +69,4 @@ def test_who_was_chosen_by_no_picture_counts_on_the_curve_of_the_lot() -> None:
     assert found.assumed, "nobody measured the lot's curve"
     assert not quality(Tally.of(half), curve, lot).assumed
     kept = quality(Tally.of([*half[:3], replace(half[3], why="no_time")]), curve, lot)
-    assert (kept.value, kept.kept_by_lot) == (pytest.approx(10.0), pytest.approx((18.0 + 3 * 10.0) / 4))
+    assert [kept.value, kept.kept_by_lot] == pytest.approx([10.0, (18.0 + 3 * 10.0) / 4])
