@@ -7,7 +7,14 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check
 RUN := $(VENV)/bin/python
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help setup demo test check bench train-tiny profile system clean
+# Of `make replay`: a file or a published trace, the cascade, its GPUs and the policy.
+TRACE ?= 4to32
+CASCADE ?= sdturbo
+GPUS ?= 16
+POLICY ?= quality
+LIVE ?=
+
+.PHONY: help setup demo replay experiments test check bench train-tiny profile system clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +29,12 @@ $(VENV)/.ready: requirements.txt tests/requirements.txt
 
 demo: setup ## the cascade on this machine with real pictures: two minutes, then logs/<run>/report.html
 	@$(RUN) -m deploy.demo $(DEMO)
+
+replay: setup ## a trace live on workers that sleep: TRACE=4to32 CASCADE=sdturbo GPUS=16 POLICY=quality
+	@$(RUN) -m deploy.replay --trace $(TRACE) --cascade $(CASCADE) --gpus $(GPUS) --policy $(POLICY) $(REPLAY)
+
+experiments: setup ## all policies on the published traces, simulated, into logs/; LIVE=1: one live run a cascade
+	@$(RUN) -m deploy.experiments $(if $(LIVE),--live) $(EXPERIMENTS)
 
 test: setup ## the tests
 	$(RUN) -m pytest $(TESTS)

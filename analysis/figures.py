@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, pairwise
 from statistics import median
 from typing import Any, Final
@@ -72,8 +73,7 @@ def draw(recording: Recording, cascade: Cascade, width_in: float = WIDE_IN) -> s
         draw_waiting,
         draw_latency,
     )
-    salt = {"svg.hashsalt": f"run-{width_in}"}  # two drawings on one page must not share their ids
-    with matplotlib.rc_context({**_STYLE, **salt}):
+    with drawing(f"run-{width_in}"):
         figure = Figure(figsize=(width_in, HEIGHT_IN))
         axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=(3, 3, 2.2, 2.2, 3.4))
         for panel, axis in zip(panels, axes, strict=True):
@@ -85,17 +85,29 @@ def draw(recording: Recording, cascade: Cascade, width_in: float = WIDE_IN) -> s
         figure.align_ylabels()
         left, right, top, bottom = 0.58 / width_in, 1 - 0.12 / width_in, 1 - 0.25 / HEIGHT_IN, 0.45 / HEIGHT_IN
         figure.subplots_adjust(left=left, right=right, top=top, bottom=bottom, hspace=0.26)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata=_NOTHING)
+        return as_svg(figure)
+
+
+@contextmanager
+def drawing(name: str) -> Iterator[None]:
+    """The style of all figures. `name` is the drawing's own: two on one page must not share their ids."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        yield
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as `<svg>...</svg>` in the page's colours; to be called while `drawing`."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata=_NOTHING)
     return _colour_by_page(text.getvalue())
 
 
 def draw_demand(axis: Any, recording: Recording, cascade: Cascade) -> None:
     """Prompts per second: offered, planned for, and the spans in which all-heavy could not take them."""
     offered = rates(recording)
-    axis.fill_between(*_columns(offered), step="post", color=FAINT, alpha=0.4, linewidth=0)
-    axis.plot(*_columns(smooth(offered)), color=INK, linewidth=1.6)
-    axis.step(*_ticks(recording, "demand"), where="post", color=LIGHT, linewidth=1.6, linestyle=(0, (4, 1.5)))
+    axis.fill_between(*columns(offered), step="post", color=FAINT, alpha=0.4, linewidth=0)
+    axis.plot(*columns(smooth(offered)), color=INK, linewidth=1.6)
+    axis.step(*tick_columns(recording, "demand"), where="post", color=LIGHT, linewidth=1.6, linestyle=(0, (4, 1.5)))
     words = [("offered", INK), ("planned for", LIGHT)]
     limit = heavy_limit(recording, cascade)
     if limit:
@@ -104,31 +116,31 @@ def draw_demand(axis: Any, recording: Recording, cascade: Cascade) -> None:
         for begin, end in spans_above(smooth(offered), limit):
             axis.axvspan(begin, end, color=ALARM, alpha=0.1, linewidth=0)
     axis.set_ylim(bottom=0)
-    _dress(axis, "Demand", "prompts/s", words)
+    dress(axis, "Demand", "prompts/s", words)
 
 
 def draw_threshold(axis: Any, recording: Recording, cascade: Cascade) -> None:  # noqa: ARG001
     """The plan's threshold beside the heavy share of what was answered, in windows of 5 s."""
-    axis.step(*_ticks(recording, "threshold"), where="post", color=INK, linewidth=1.6)
-    axis.step(*_columns(heavy_shares(recording)), where="post", color=HEAVY, linewidth=1.6)
+    axis.step(*tick_columns(recording, "threshold"), where="post", color=INK, linewidth=1.6)
+    axis.step(*columns(heavy_shares(recording)), where="post", color=HEAVY, linewidth=1.6)
     axis.set_ylim(-0.03, 1.03)
-    _dress(axis, "Cascade", "score, share", [("threshold", INK), ("heavy share", HEAVY)])
+    dress(axis, "Cascade", "score, share", [("threshold", INK), ("heavy share", HEAVY)])
 
 
 def draw_workers(axis: Any, recording: Recording, cascade: Cascade) -> None:  # noqa: ARG001
     """Ready workers per stage."""
     for stage, colour in zip(STAGES, (LIGHT, HEAVY), strict=True):
-        axis.step(*_ticks(recording, f"{stage}_workers"), where="post", color=colour, linewidth=1.6)
+        axis.step(*tick_columns(recording, f"{stage}_workers"), where="post", color=colour, linewidth=1.6)
     _count_up(axis)
-    _dress(axis, "Workers", "ready", [("light", LIGHT), ("heavy", HEAVY)])
+    dress(axis, "Workers", "ready", [("light", LIGHT), ("heavy", HEAVY)])
 
 
 def draw_waiting(axis: Any, recording: Recording, cascade: Cascade) -> None:  # noqa: ARG001
     """Prompts that wait for each stage."""
     for stage, colour in zip(STAGES, (LIGHT, HEAVY), strict=True):
-        axis.plot(*_ticks(recording, f"waiting_{stage}"), color=colour, linewidth=1.6)
+        axis.plot(*tick_columns(recording, f"waiting_{stage}"), color=colour, linewidth=1.6)
     _count_up(axis)
-    _dress(axis, "Waiting", "prompts", [("for light", LIGHT), ("for heavy", HEAVY)])
+    dress(axis, "Waiting", "prompts", [("for light", LIGHT), ("for heavy", HEAVY)])
 
 
 def draw_latency(axis: Any, recording: Recording, cascade: Cascade) -> None:  # noqa: ARG001
@@ -141,14 +153,14 @@ def draw_latency(axis: Any, recording: Recording, cascade: Cascade) -> None:  # 
             dots[colour].append((outcome.published - recording.start, outcome.latency_s))
     many = len(ledger.latencies_s) > MANY_DOTS
     for (colour, points), mark, size in zip(dots.items(), "o^s", (2.4, 3, 4), strict=True):
-        axis.plot(*_columns(points), mark, color=colour, markersize=size, alpha=0.75, mew=0, rasterized=many)
+        axis.plot(*columns(points), mark, color=colour, markersize=size, alpha=0.75, mew=0, rasterized=many)
     # The names stand side by side: on a quiet run all three lines may lie close together.
     _level(axis, recording.deadline_s, ALARM, f"deadline {recording.deadline_s:g} s", 0)
     for percent, at in ((50, 0.75), (99, 1)):
         if ledger.latencies_s:
             _level(axis, ledger.latency_s(percent), INK, f"p{percent} {ledger.latency_s(percent):.2f} s", at)
     axis.set_ylim(0, max([1.1 * recording.deadline_s, *(1.03 * each for each in ledger.latencies_s[-1:])]))
-    _dress(axis, "Latency", "seconds", [("● light", LIGHT), ("▲ heavy", HEAVY), ("■ kept light", KEPT)])
+    dress(axis, "Latency", "seconds", [("● light", LIGHT), ("▲ heavy", HEAVY), ("■ kept light", KEPT)])
 
 
 def rates(recording: Recording) -> Points:
@@ -206,11 +218,13 @@ def heavy_shares(recording: Recording) -> Points:
     return [*shares, *((time + WINDOW_S, share) for time, share in shares[-1:])]
 
 
-def _ticks(recording: Recording, name: str) -> tuple[list[float], list[float]]:
-    return _columns([(tick.time_s - recording.start, getattr(tick, name)) for tick in recording.ticks])
+def tick_columns(recording: Recording, name: str) -> tuple[list[float], list[float]]:
+    """Seconds since the start, and a field of the ticks at each."""
+    return columns([(tick.time_s - recording.start, getattr(tick, name)) for tick in recording.ticks])
 
 
-def _columns(points: Points) -> tuple[list[float], list[float]]:
+def columns(points: Points) -> tuple[list[float], list[float]]:
+    """All x and all y."""
     return [x for x, _ in points], [y for _, y in points]
 
 
@@ -221,7 +235,7 @@ def _count_up(axis: Any) -> None:
     axis.yaxis.get_major_locator().set_params(integer=True)
 
 
-def _dress(axis: Any, title: str, unit: str, words: Words) -> None:
+def dress(axis: Any, title: str, unit: str, words: Words) -> None:
     """Unit at the axis; the title with the names of the lines, each in its line's colour, above the panel."""
     axis.set_ylabel(unit)
     head = TextArea(title, textprops={"weight": "bold", "color": INK})

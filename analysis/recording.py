@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar, cast
 from shared.errors import SettingsError
 from shared.files import write_text
 from shared.messages import End, Outcome, Visit
-from shared.plans import Plan
+from shared.plans import MAPPINGS, Plan
 from shared.recording import Recording, Tick
 from shared.schema import STAGES, Stage
 from shared.wire import PROMPT_LIMIT
@@ -172,13 +172,19 @@ def _visit(row: Row, stage: Stage) -> Visit | None:
 
 
 def _plan_row(plan: Plan, names: Sequence[str]) -> list[object]:
-    wire: dict[str, object] = {**plan.wire(), "assignment": json.dumps(dict(plan.assignment), sort_keys=True)}
+    mappings = {name: json.dumps(dict(getattr(plan, name)), sort_keys=True) for name in MAPPINGS}
+    wire: dict[str, object] = {**plan.wire(), **mappings}
     return [wire[name] for name in names]
 
 
 def _plan(row: Row) -> Plan:
-    slots = {f"slot:{name}": stage for name, stage in json.loads(row["assignment"]).items()}
-    return Plan.from_wire({name.encode(): value.encode() for name, value in {**row, **slots}.items()})
+    # A run recorded before there were several GPU types has no columns for them.
+    packed = {
+        f"{prefix}:{key}": str(value)
+        for name, prefix in MAPPINGS.items()
+        for key, value in json.loads(row[name] if name == "assignment" else row.get(name) or "{}").items()
+    }
+    return Plan.from_wire({name.encode(): value.encode() for name, value in {**row, **packed}.items()})
 
 
 def _tick(row: Row) -> Tick:

@@ -19,9 +19,12 @@ SIGNATURES: Final = {b"\x89PNG": ".png", b"RIFF": ".webp"}
 
 
 class Recorder:
-    """Gathers a run's recording; `look` is called about once a second."""
+    """Gathers a run's recording; `look` is called about once a second.
 
-    def __init__(self, broker: Broker, pictures: Path) -> None:
+    `pictures`: the folder to keep them in, None to keep none.
+    """
+
+    def __init__(self, broker: Broker, pictures: Path | None) -> None:
         self._observer = Observer(broker)
         self._broker = broker
         self._pictures = pictures
@@ -30,7 +33,8 @@ class Recorder:
         self._ticks: list[Tick] = []
         self._seen = {"done": "0", "plans": "0"}
         self._disk_full = ""
-        pictures.mkdir(parents=True, exist_ok=True)
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
 
     @property
     def trouble(self) -> str:
@@ -81,6 +85,8 @@ class Recorder:
                 return
 
     def _fetch(self, outcomes: Sequence[Outcome]) -> None:
+        if self._pictures is None:
+            return
         wanted = [(outcome.id, stage) for outcome in outcomes for stage in STAGES]
         for (prompt_id, stage), picture in zip(wanted, self._observer.images(wanted), strict=True):
             if picture and not self._disk_full:

@@ -36,7 +36,7 @@ LAST_SETTLED_S: Final = 10.0  # after the last deadline nothing is open
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What to run: a trace on so many slots, into a folder."""
+    """What to run: a trace on so many slots, into a folder. `label`: the trace's name, if not its file's."""
 
     folder: Path
     settings: Settings
@@ -44,6 +44,12 @@ class Run:
     prompts: Path | None = None
     durability: str = "everysec"
     nice: int = 0
+    label: str = ""
+
+    @property
+    def pictures(self) -> Path | None:
+        """Where pictures are kept; None for workers that draw none."""
+        return self.folder / "pictures" if self.settings.backend == "diffusers" else None
 
 
 class Deployment:
@@ -55,7 +61,7 @@ class Deployment:
         self.supervisord = supervisord
         self.broker = Broker(settings)
         self.observer = Observer(self.broker)
-        self.recorder = Recorder(self.broker, run.folder / "pictures")
+        self.recorder = Recorder(self.broker, run.pictures)
 
     def ready_slots(self) -> int:
         """Slots on which both stages can draw."""
@@ -130,7 +136,8 @@ def replay(run: Run, say: Callable[[str], None], show: Callable[[Tick, Recorder]
         end = time.monotonic() + deadline_s + LAST_SETTLED_S
         while running.observer.next_due() is not None and time.monotonic() < end:
             _look(running, show)
-        settings = {**json.loads(running.settings.model_dump_json()), "trace": run.trace.name, "publisher": report}
+        known = json.loads(running.settings.model_dump_json())
+        settings = {**known, "trace": run.label or run.trace.name, "publisher": report}
         if running.recorder.trouble:
             say(running.recorder.trouble)
         return running.recorder.recording(cascade.name, deadline_s, settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -17,8 +18,9 @@ from shared.plans import Plan
 
 WINDOW: Final = 1_000  # live scores looked at: a minute or so under load, long enough for steady percentiles
 PRIOR_GONE: Final = 300  # live scores after which the prior has no weight; a percentile is then known to 3 points
+KEPT: Final = 8  # a planner has one prior; notebooks have a few
 
-_UNIFORM: Final = tuple((place + 0.5) / 100 for place in range(100))
+UNIFORM: Final = tuple((place + 0.5) / 100 for place in range(100))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +54,48 @@ def deferral(live: Sequence[float], recorded: Sequence[float]) -> Deferral:
     live scores speak for themselves, for a stale prior would bend the threshold for ever. Without any
     score of either kind scores are taken as uniform, so that threshold and share are the same number.
     """
-    seen = _finite(live[-WINDOW:])
-    prior = _finite(recorded if len(recorded) else _UNIFORM)
+    # A tuple stays itself: what a view says is worked out once, however often its policy asks.
+    return _blend(_Same(tuple(live)), _Same(tuple(recorded)))
+
+
+class _Same:
+    """Scores known by identity: to hash thousands of numbers takes longer than to sort a few."""
+
+    __slots__ = ("scores",)
+
+    def __init__(self, scores: tuple[float, ...]) -> None:
+        self.scores = scores
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.scores is self.scores
+
+    def __hash__(self) -> int:
+        return id(self.scores)
+
+
+@lru_cache(maxsize=KEPT)
+def _blend(live: _Same, recorded: _Same) -> Deferral:
+    seen = np.sort(_finite(live.scores[-WINDOW:]))
     prior_weight = max(0.0, 1.0 - len(seen) / PRIOR_GONE)
-    values, weights = seen, np.full(len(seen), 1.0)
-    if prior_weight > 0 and len(prior):
-        values = np.concatenate([seen, prior])
-        live_each = (1.0 - prior_weight) / max(1, len(seen))
-        weights = np.repeat([live_each, prior_weight / len(prior)], [len(seen), len(prior)])
-    distinct, places = np.unique(values, return_inverse=True)
-    through = np.cumsum(np.bincount(places, weights=weights))
-    return Deferral(distinct, through / through[-1])
+    if prior_weight == 0:
+        return _stepped(seen, np.arange(1.0, len(seen) + 1))
+    prior = _ascending(recorded)
+    prior = prior if len(prior) else np.array(UNIFORM)
+    places = np.searchsorted(prior, seen, side="right")
+    weights = np.full(len(prior) + len(seen), prior_weight / len(prior))
+    weights[places + np.arange(len(seen))] = (1.0 - prior_weight) / max(1, len(seen))
+    return _stepped(np.insert(prior, places, seen), np.cumsum(weights))
+
+
+@lru_cache(maxsize=KEPT)
+def _ascending(recorded: _Same) -> NDArray[np.float64]:
+    return np.sort(_finite(recorded.scores))
+
+
+def _stepped(values: NDArray[np.float64], through: NDArray[np.float64]) -> Deferral:
+    """From ascending values, some of them equal, and the weight up to each."""
+    last = np.append(values[1:] != values[:-1], True)
+    return Deferral(values[last], through[last] / through[-1])
 
 
 def drift(plan: Plan, scores: Sequence[float]) -> float:

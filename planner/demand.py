@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import mul
 from typing import Final
 
 RISE_COM: Final = 1.0  # centre of mass, in seconds, of the average that follows a rise
@@ -54,9 +56,15 @@ def forecast(offered: Sequence[int]) -> Demand:
 
 def averaged(counts: Sequence[float], com: float) -> float:
     """Exponentially weighted mean with centre of mass `com`, normalised (pandas' `ewm(com).mean()`)."""
+    weights, total = _weights(len(counts), com)
+    return float(sum(map(mul, weights, counts)) / total)
+
+
+@lru_cache(maxsize=1024)
+def _weights(count: int, com: float) -> tuple[tuple[float, ...], float]:
     decay = com / (1.0 + com)
-    weights = [decay**age for age in range(len(counts) - 1, -1, -1)]
-    return sum(weight * count for weight, count in zip(weights, counts, strict=True)) / sum(weights)
+    weights = tuple(decay**age for age in range(count - 1, -1, -1))
+    return weights, sum(weights)
 
 
 def slope(counts: Sequence[float]) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from planner.deferral import deferral
-from planner.milp import TOLERANCE, Case, Choice, Solution, best_share, round_up
+from planner.fleet import Choice, service_s
+from planner.milp import TOLERANCE, Case, Points, Solution, best_share, round_up
 from planner.solvers import Solver
 from shared.catalog import Cascade
 from shared.plans import Plan, View
@@ -16,18 +18,24 @@ from shared.schema import Stage
 
 HOLD_SHARE: Final = 0.1  # of the deadline, at most, goes to waiting for a heavy batch to fill
 PACE_LIMITS: Final = (0.01, 1_000.0)  # beyond these a measured pace is a fault of the clock
+NO_LOSS: Final[Points] = ((0.0, 0.0), (1.0, 0.0))  # for cases of policies that weigh no quality
 
 Policy = Callable[[View], Plan]
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a policy is built from; the deadline and the dwell are in seconds."""
+    """What a policy is built from; the deadline and the dwell are in seconds.
+
+    `peak_per_s`: prompts/s that `static` is solved for. `pinned`: the file that `pinned` reads.
+    """
 
     cascade: Cascade
     deadline_s: float
     solver: Solver
     dwell_s: float
+    peak_per_s: float | None = None
+    pinned: Path | None = None
 
 
 def paced(cascade: Cascade, pace: Mapping[Stage, float]) -> Cascade:
@@ -37,11 +45,17 @@ def paced(cascade: Cascade, pace: Mapping[Stage, float]) -> Cascade:
 
 
 def all_light(case: Case, cascade: Cascade) -> Solution:
-    """Every slot light, at the batch of highest throughput that meets the deadline: the answer to overload."""
+    """Every slot light, at the batch of highest throughput that meets the deadline: the answer to overload.
+
+    A slot whose GPU is too slow for that batch idles.
+    """
     least = cascade.batches("light")[0]
-    hopeless = Choice(least, cascade.service_s("light", least), 0.0)
-    fastest = max(case.light, key=lambda choice: choice.throughput, default=hopeless)
-    return Solution(case.light_slots, 0, fastest, None, 0.0, case.loss[0][1])
+    hopeless = Choice(least, (cascade.service_s("light", least),) * len(case.pools))
+    every = tuple(pool.light_slots for pool in case.pools)
+    drawing = every if any(every) else (1,) * len(every)
+    fastest = max(case.light, key=lambda choice: choice.drawn_by(drawing), default=hopeless)
+    able = tuple(count if seconds < math.inf else 0 for count, seconds in zip(every, fastest.seconds, strict=True))
+    return Solution(able, (0,) * len(case.pools), fastest, None, 0.0, case.loss[0][1])
 
 
 def no_plan(case: Case) -> str:
@@ -71,7 +85,7 @@ def draft(policy: str, view: View, cascade: Cascade, case: Case, solution: Solut
     """The plan of a solution, with the threshold at which the live scores escalate its heavy share."""
     threshold, tie_share = deferral(view.scores, cascade.scores).threshold_for(solution.heavy_share)
     least = cascade.batches("heavy")[0]
-    heavy = solution.heavy or Choice(least, cascade.service_s("heavy", least), 0.0)
+    heavy = solution.heavy or Choice(least, (cascade.service_s("heavy", least),) * len(case.pools))
     return Plan(
         policy=policy,
         threshold=threshold,
@@ -80,13 +94,15 @@ def draft(policy: str, view: View, cascade: Cascade, case: Case, solution: Solut
         heavy_workers=solution.heavy_workers,
         light_batch=solution.light.batch,
         heavy_batch=heavy.batch,
-        light_service_s=solution.light.service_s,
-        heavy_service_s=heavy.service_s,
+        light_service_s=service_s(solution.light, solution.light_on),
+        heavy_service_s=service_s(heavy, solution.heavy_on),
         heavy_hold_s=hold_s(heavy.batch, solution.heavy_share * case.demand, case.deadline_s),
         heavy_share=solution.heavy_share,
         demand=case.demand,
         why=why,
         made=view.now,
+        light_on=case.by_type(solution.light_on),
+        heavy_on=case.by_type(solution.heavy_on),
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 FREE: Final = math.inf
+SLACK: Final = 1e-6  # feasibility tolerance of the solvers, so that search rounds as they do
+HALF: Final = 0.5  # tolerance of a sum that only takes whole values
 
 # A solver's integers are off by up to 1e-6: larger weights would let that error outweigh a whole step.
 HEAVIEST: Final = 1e6
@@ -39,13 +41,15 @@ class Row:
 class Objective:
     """A sum to minimise; the objectives after it may give up `tolerance` of its optimum.
 
-    `span`: the largest value of a sum that only takes whole ones, FREE for any other.
+    `span`: the largest value of a sum that only takes whole ones, FREE for any other. `settles`: groups of
+    columns; a group that is zero in one optimum of this and the objectives before it is zero in all.
     """
 
     name: str
     terms: Terms
     tolerance: float
     span: float = FREE
+    settles: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,15 @@ def folded(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
 
     Neighbours that only take whole values become one weighed sum where the weights stay below HEAVIEST.
     """
-    kept = [objectives[-1]]
-    for before in reversed(objectives[:-1]):
-        after = kept[-1]
-        step = after.span + 1
+    kept = [objectives[0]]
+    for after in objectives[1:]:
+        before, step = kept[-1], after.span + 1
         if before.span * step <= HEAVIEST:
-            terms = dict(after.terms)
-            for place, cost in before.terms:
-                terms[place] = terms.get(place, 0.0) + cost * step
-            name = f"{before.name}, {after.name}"
-            kept[-1] = Objective(name, tuple(terms.items()), after.tolerance, before.span * step + after.span)
+            terms = {place: cost * step for place, cost in before.terms}
+            for place, cost in after.terms:
+                terms[place] = terms.get(place, 0.0) + cost
+            name, span = f"{before.name}, {after.name}", before.span * step + after.span
+            kept[-1] = Objective(name, tuple(terms.items()), after.tolerance, span, before.settles + after.settles)
         else:
-            kept.append(before)
-    return tuple(reversed(kept))
+            kept.append(after)
+    return tuple(kept)

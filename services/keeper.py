@@ -12,7 +12,7 @@ from logging import Logger
 from typing import Final
 
 from shared.broker import Broker
-from shared.cascade import light_wait_s, verdict
+from shared.cascade import light_time_s, verdict
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
 from shared.connection import CommandRefused
@@ -88,7 +88,7 @@ class Keeper:
         plan = self._broker.plan()
         if plan is not None and plan.light_workers:
             waiting = self._observer.backlog()["light"].waiting
-            self._light_s = min(light_wait_s(waiting, plan) + plan.light_service_s, 10.0)
+            self._light_s = light_time_s(waiting, plan)
 
     def _look_after(self, prompt: OpenPrompt, now: float) -> None:
         time_left_s = prompt.deadline - now

@@ -21,6 +21,7 @@ from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
 from shared.connection import CommandRefused, Unreachable
+from shared.door import Door
 from shared.errors import SettingsError
 from shared.exchange import Publication
 from shared.ledger import percentile
@@ -53,6 +54,7 @@ class Publisher:
 
     def __init__(self, broker: Broker, prompts: Sequence[str], allowance_s: float, logger: Logger) -> None:
         self._broker = broker
+        self._door = Door(broker.plan)
         self._prompts = prompts
         self._allowance_s = allowance_s
         self._logger = logger
@@ -71,12 +73,8 @@ class Publisher:
     def _offer(self, group: Sequence[tuple[int, Arrival]], began: float, stop: Stop) -> None:
         again = False
         while not stop:
-            now_s = time.monotonic() - began
-            offers = [
-                Publication(self._job(number, arrival), self._allowance_s, max(0.0, now_s - arrival.at_s))
-                for number, arrival in group
-            ]
             try:
+                offers = self._offers(group, began)
                 receipts = self._broker.publish(offers)
             except (*Unreachable, CommandRefused) as wrong:
                 # Offering the same ids again is safe: the door knows those that came through.
@@ -89,10 +87,17 @@ class Publisher:
             self.report.lags_s += [offer.lag_s for offer in offers]
             return
 
+    def _offers(self, group: Sequence[tuple[int, Arrival]], began: float) -> list[Publication]:
+        jobs = [(self._job(number, arrival), arrival.at_s) for number, arrival in group]
+        # Read last: a look at the plan takes time, and it counts as lateness too.
+        now_s = time.monotonic() - began
+        return [Publication(job, self._allowance_s, max(0.0, now_s - at_s)) for job, at_s in jobs]
+
     def _job(self, number: int, arrival: Arrival) -> Job:
         prompt = arrival.prompt or self._prompts[arrival.index % len(self._prompts)]
-        parameters = {"index": arrival.index}
-        return Job(f"{self._run}-{number}", prompt, 0.0, 0.0, seed=number, parameters=parameters)
+        prompt_id, parameters = f"{self._run}-{number}", {"index": arrival.index}
+        route = self._door.route(prompt, prompt_id)
+        return Job(prompt_id, prompt, 0.0, 0.0, seed=number, route=route, parameters=parameters)
 
 
 def due_together(arrivals: Sequence[Arrival], apart_s: float = 0.002) -> Iterator[list[tuple[int, Arrival]]]:

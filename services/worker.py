@@ -134,7 +134,7 @@ class Worker:
             self._ratios.popleft()
         try:
             if live:
-                self._draw(live, plan, claim.backlog, offset_s)
+                self._draw(live, plan, claim.next_waiting, offset_s)
             self._let_go(late)
         finally:
             self._lease.carry(())
@@ -168,7 +168,7 @@ class Worker:
         ]
         self._broker.commit(self._stage, self._lease.consumer, hops)
 
-    def _draw(self, entries: Sequence[Entry], plan: Plan, backlog: int, offset_s: float) -> None:
+    def _draw(self, entries: Sequence[Entry], plan: Plan, waiting: int, offset_s: float) -> None:
         started = time.time()
         try:
             pictures = self._backend.draw([entry.job for entry in entries])
@@ -180,13 +180,13 @@ class Worker:
         finished = time.time()
         self._ratios.append((finished - started) / self._profile(len(entries))[-1])
         hops = [
-            self._hop(entry, picture, plan, backlog, (started + offset_s, finished + offset_s), len(entries))
+            self._hop(entry, picture, plan, waiting, (started + offset_s, finished + offset_s), len(entries))
             for entry, picture in zip(entries, pictures, strict=True)
         ]
         self._broker.commit(self._stage, self._lease.consumer, hops)
 
     def _hop(
-        self, entry: Entry, picture: Picture, plan: Plan, backlog: int, span: tuple[float, float], batch: int
+        self, entry: Entry, picture: Picture, plan: Plan, waiting: int, span: tuple[float, float], batch: int
     ) -> Hop:
         started, finished = span
         sound = self._stage == "heavy" or (picture.score is not None and math.isfinite(picture.score))
@@ -197,7 +197,7 @@ class Worker:
         if self._stage == "heavy":
             return Hop(done, "heavy", entry.job.route, picture.data, visit.gpu_s)
         job = entry.job
-        why = decide(picture.score or 0.0, job.id, job.route, job.deadline - finished, backlog, plan)
+        why = decide(picture.score or 0.0, job.id, job.route, job.deadline - finished, waiting, plan)
         return Hop(done, None if why == "escalate" else "light", why, picture.data, visit.gpu_s)
 
     def _spoilt(self, entries: Sequence[Entry], wrong: Exception) -> None:

@@ -68,7 +68,7 @@ class Broker(Connection):
         following = self.keys.streams["heavy"] if stage == "light" else ()
         keys = [*self.keys.streams[stage], self.keys.plan, slot_key, self.keys.wake[stage], *following]
         arguments: list[Argument] = [consumer, consumer, batch, hold_s, allowance_s, *service_s[:batch]]
-        status, version, now, ask_again, backlog, *rows = self.run("claim", keys, arguments)
+        status, version, now, ask_again, next_waiting, *rows = self.run("claim", keys, arguments)
         entries: list[Entry] = []
         broken: list[Broken] = []
         for priority, (entry_id, flat) in zip(rows[::2], rows[1::2], strict=True):
@@ -83,7 +83,7 @@ class Broker(Connection):
             plan_version=int(version),
             now=float(now),
             ask_again_s=float(ask_again),
-            backlog=backlog,
+            next_waiting=next_waiting,
             entries=tuple(entries),
             broken=tuple(broken),
         )

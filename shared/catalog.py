@@ -6,11 +6,10 @@ their `source` column tells them apart.
 
 from __future__ import annotations
 
-import csv
 import os
 import tomllib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any, Final
 
 from shared.errors import SettingsError
 from shared.schema import STAGES, Stage
+from shared.tables import number_rows, rows
 
 TABLES: Final = Path(__file__).resolve().parent.parent / "models"
+FETCHED: Final = TABLES.parent / "traces" / "published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,27 +183,32 @@ def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
     """The cascade of that name with everything known about it; raises SettingsError."""
     cascade = unmeasured(name, tables)
     files = {stage: tables / "profiles" / f"{model.name}.csv" for stage, model in cascade.models.items()}
-    return replace(
+    known = replace(
         cascade,
         profiles={stage: read_profiles(path) for stage, path in files.items()},
         curves=read_curves(tables / "quality" / f"{name}.csv"),
         scores=recorded_scores(name, tables),
     )
+    for stage in STAGES:
+        known.profile(stage)  # raises, now and not at the first plan
+    return known
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:
     """`model,gpu,batch,p50_s,p95_s,...` -> GPU type -> profile; raises SettingsError with file and line."""
     p50: dict[str, dict[int, float]] = {}
     p95: dict[str, dict[int, float]] = {}
-    for row in _rows(path):
-        batch, seconds = row.number("batch"), row.number("p50_s")
-        if batch < 1 or seconds <= 0:
-            raise row.wrong("batch and p50_s must be positive")
-        known = p50.setdefault(row.text("gpu"), {})
+    for row in rows(path):
+        gpu, batch, seconds = row.text("gpu"), row.count("batch"), row.number("p50_s")
+        if seconds <= 0:
+            raise row.wrong(f"p50_s must be positive, not {seconds:g}")
+        known = p50.setdefault(gpu, {})
+        if not known and batch != 1:
+            raise row.wrong(f"batch 1 of GPU {gpu!r} is missing: a prompt may have to be drawn alone")
         if known and batch <= max(known):
-            raise row.wrong(f"batch {batch:.0f} comes after {max(known)}")
-        known[int(batch)] = seconds
-        p95.setdefault(row.text("gpu"), {})[int(batch)] = row.number("p95_s", seconds)
+            raise row.wrong(f"batch {batch} comes after {max(known)}")
+        known[batch] = seconds
+        p95.setdefault(gpu, {})[batch] = row.number("p95_s", seconds)
     return {gpu: Profile(path.stem, gpu, p50[gpu], p95[gpu]) for gpu in p50}
 
 
@@ -210,8 +216,10 @@ def read_curves(path: Path) -> dict[tuple[str, str], Curve]:
     """`selector,heavy_share,<metric>...,source` -> (selector, metric) -> curve; raises SettingsError."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     sources: dict[tuple[str, str], str] = {}
-    for row in _rows(path):
+    for row in rows(path):
         share = row.number("heavy_share")
+        if not 0 <= share <= 1:
+            raise row.wrong(f"heavy_share must lie between 0 and 1, not {share:g}")
         for metric in ("fid", "accuracy"):
             if not row.get(metric):
                 continue
@@ -219,70 +227,22 @@ def read_curves(path: Path) -> dict[tuple[str, str], Curve]:
             points.setdefault(key, []).append((share, row.number(metric)))
             sources[key] = row.get("source") or ""
             if any(after[0] <= before[0] for before, after in pairwise(points[key])):
-                raise row.wrong("heavy_share is not ascending")
+                raise row.wrong(f"heavy_share {share:g} comes after {points[key][-2][0]:g}")
     return {key: Curve(*key, tuple(points[key]), sources[key]) for key in points}
 
 
 def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[float, ...]:
     """Scores of light pictures by prompt index; empty where none were recorded.
 
-    Taken from the published file where CASCADE_DATA names a folder that has it (the mean of its four
-    columns of P(fake), turned into P(real)); else from `quality/<cascade>_scores.csv`,
+    Taken from the published file where the folder that CASCADE_DATA names, or what `traces.fetch` got, has it
+    (the mean of its four columns of P(fake), turned into P(real)); else from `quality/<cascade>_scores.csv`,
     or from the `scores.csv` beside a cascade's own weights.
     """
-    data = os.environ.get("CASCADE_DATA", "")
-    published = Path(data) / "diffserve" / f"p_fake_{cascade}.csv"
-    if data and published.is_file():
-        return tuple(1.0 - sum(row) / len(row) for row in _number_rows(published))
+    for folder in (os.environ.get("CASCADE_DATA", ""), FETCHED):
+        published = Path(folder) / "diffserve" / f"p_fake_{cascade}.csv"
+        if folder and published.is_file():
+            return tuple(1.0 - sum(row) / len(row) for row in number_rows(published))
     for path in (tables / "quality" / f"{cascade}_scores.csv", tables / cascade / "scores.csv"):
         if path.is_file():
-            return tuple(row.number("score") for row in _rows(path))
+            return tuple(row.number("score") for row in rows(path))
     return ()
-
-
-def _number_rows(path: Path) -> Iterator[list[float]]:
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            yield [float(value) for value in line.replace(",", " ").split()]
-        except ValueError:
-            if number > 1:  # the first line may be a header
-                raise SettingsError(f"{path}:{number}: not numbers: {line[:60]!r}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row of a table that knows its place, for errors that name file, line and field."""
-
-    path: Path
-    line: int
-    values: Mapping[str, str | None]
-
-    @property
-    def get(self) -> Callable[[str], str | None]:
-        return self.values.get
-
-    def wrong(self, reason: str) -> SettingsError:
-        return SettingsError(f"{self.path}:{self.line}: {reason}")
-
-    def text(self, name: str) -> str:
-        value = self.values.get(name)
-        if not value:
-            raise self.wrong(f"no {name}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        value = self.values.get(name)
-        if not value and default is not None:
-            return default
-        try:
-            return float(self.text(name))
-        except ValueError:
-            raise self.wrong(f"{name} is no number: {value!r}") from None
-
-
-def _rows(path: Path) -> Iterator[_Row]:
-    try:
-        with path.open(newline="") as lines:
-            yield from (_Row(path, number, row) for number, row in enumerate(csv.DictReader(lines), start=2))
-    except OSError as wrong:
-        raise SettingsError(f"{path}: {wrong.strerror}") from None

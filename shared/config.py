@@ -46,6 +46,10 @@ class Settings(BaseModel):
     lease_s: float = Field(2.0, gt=0, description="a worker unheard of for this long has lost its prompts")
     margin_s: float = Field(0.15, gt=0, description="how long before a deadline the keeper settles a prompt")
     plan_period_s: float = Field(1.0, gt=0, description="seconds between two looks of the planner")
+    peak_per_s: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="prompts/s that the policy `static` is solved for"
+    )
+    pinned: Path | None = Field(None, description="TOML or JSON file with the plan of the policy `pinned`")
     dwell_s: float = Field(3.0, ge=0, description="worker counts change at most once in a period so long")
     picture_ttl_s: float = Field(600.0, gt=0, description="how long pictures and records stay")
     done_keep_s: float = Field(3600.0, gt=0, description="how long outcomes stay in the done stream")

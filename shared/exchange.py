@@ -43,7 +43,7 @@ class Broken:
 class Claim:
     """What a worker got.
 
-    `backlog`: prompts waiting or running in the next stage; `now`: server time; `regrouped`: a stream had lost
+    `next_waiting`: prompts that wait for the next stage; `now`: server time; `regrouped`: a stream had lost
     its group, which was made again.
     """
 
@@ -51,7 +51,7 @@ class Claim:
     plan_version: int
     now: float
     ask_again_s: float
-    backlog: int
+    next_waiting: int
     entries: tuple[Entry, ...] = ()
     broken: tuple[Broken, ...] = ()
     regrouped: bool = False

@@ -169,11 +169,14 @@ def account(outcomes: Iterable[Outcome], offered: int, refused: int = 0, wasted_
 def quality(tally: Tally, curve: Curve, lot: Curve) -> Quality:
     """Read quality off the selector's measured curve at each window's heavy share, weighted by prompts on time.
 
-    Prompts sent straight to heavy were chosen by no picture: they count on the lot's curve.
+    Prompts sent straight to heavy were chosen by no picture: they count on the lot's curve. An assumed curve
+    was measured at its ends: all light and all heavy are the same, whoever chooses.
     """
     windows = list(tally.windows.values())
     count = sum(window.answers for window in windows)
     direct = sum(window.direct for window in windows)
+    share = sum(window.heavy for window in windows) / count if count else 0.0
+    mixed = [window for window in windows if 0 < window.heavy < window.answers]
 
     def mean(by_lot: Sequence[int]) -> float:
         if not count:
@@ -191,10 +194,10 @@ def quality(tally: Tally, curve: Curve, lot: Curve) -> Quality:
         value=mean([window.direct for window in windows]),
         selector=curve.selector,
         control=mean([window.answers for window in windows]),
-        control_assumed=lot.assumed,
+        control_assumed=lot.assumed and bool(mixed),
         kept_by_lot=mean([window.direct + window.kept for window in windows]),
-        whole=curve.at(sum(window.heavy for window in windows) / count if count else 0.0),
-        assumed=curve.assumed or (direct > 0 and lot.assumed),
+        whole=curve.at(share) + (lot.at(share) - curve.at(share)) * (direct / count if count else 0.0),
+        assumed=(curve.assumed and bool(mixed)) or (lot.assumed and any(window.direct for window in mixed)),
     )
 
 

@@ -147,9 +147,10 @@ class Observer:
         rows = self.rows(self.keys.plans, after, count)
         return [Plan.from_wire(fields) for _, fields in rows], rows[-1][0].decode() if rows else after
 
-    def latest(self, key: str, count: int) -> Sequence[StreamRow]:
-        """The newest rows of a stream, oldest first."""
-        return list(reversed(cast(list[StreamRow], self._client.xrevrange(key, count=count))))
+    def latest(self, key: str, count: int, after: str = "") -> Sequence[StreamRow]:
+        """The newest rows of a stream, oldest first; those after an id, where one is given."""
+        newest = self._client.xrevrange(key, min=f"({after}" if after else "-", count=count)
+        return list(reversed(cast(list[StreamRow], newest)))
 
     def rows(self, key: str, after: str, count: int) -> Sequence[StreamRow]:
         """Rows of a stream after an id, oldest first."""

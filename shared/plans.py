@@ -6,12 +6,15 @@ differ only in who builds the view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from shared.messages import Fields, Wire
 from shared.schema import Stage
+
+# The plan's mappings and what their fields are called in Redis.
+MAPPINGS: Final[Mapping[str, str]] = {"assignment": "slot", "light_on": "light_on", "heavy_on": "heavy_on"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,16 @@ class Plan:
     """What the planner decides. Workers, agents and the door obey it and know no policy.
 
     `threshold`: scores below it escalate; of those equal to it the share `tie_share` does.
-    `light_service_s`, `heavy_service_s`: seconds per batch of the planned size.
+    `light_service_s`, `heavy_service_s`: seconds per batch of the planned size; on GPUs of several types the
+    harmonic mean over the stage's workers, so that `throughput` is the sum of theirs.
+    `light_on`, `heavy_on`: GPU type -> workers of the stage on its slots; empty: on any.
     `light_hold_s`, `heavy_hold_s`: how long an idle worker waits for a batch to fill.
-    `heavy_direct`: share of prompts that skips light, those harder than `direct_above` (`cascade.hardness`);
-    `lot`: escalate by lot, not by score.
+    `heavy_share`: share of the prompts drawn light that escalates.
+    `eager_threshold`, `eager_share`: the same two where the heavy stage has room (`cascade.decide`); at most what
+    gives the best quality.
+    `heavy_direct`: share of all prompts that skips light: those harder than `direct_above` (`cascade.hardness`),
+    and of those just as hard the share `direct_tie_share`.
+    `lot`: lots say who escalates and who skips light, not scores and hardness.
     `assignment`: slot name -> stage.
     """
 
@@ -54,8 +63,11 @@ class Plan:
     light_hold_s: float = 0.0
     heavy_hold_s: float = 0.0
     heavy_share: float = 0.0
+    eager_threshold: float = 0.0
+    eager_share: float = 0.0
     heavy_direct: float = 0.0
     direct_above: float = 1.0
+    direct_tie_share: float = 0.0
     lot: bool = False
     demand: float = 0.0
     solver: str = ""
@@ -63,10 +75,21 @@ class Plan:
     why: str = ""
     made: float = 0.0
     assignment: Mapping[str, Stage] = field(default_factory=dict)
+    light_on: Mapping[str, int] = field(default_factory=dict)
+    heavy_on: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def heavy_load(self) -> float:
+        """Share of all prompts that the plan sends heavy, straight or after light."""
+        return self.heavy_direct + (1 - self.heavy_direct) * self.heavy_share
 
     def workers(self, stage: Stage) -> int:
         """Planned workers of the stage."""
         return self.light_workers if stage == "light" else self.heavy_workers
+
+    def on(self, stage: Stage) -> Mapping[str, int]:
+        """GPU type -> workers of the stage on its slots; empty: on any."""
+        return self.light_on if stage == "light" else self.heavy_on
 
     def batch(self, stage: Stage) -> int:
         """Planned batch size of the stage."""
@@ -86,13 +109,14 @@ class Plan:
         return self.workers(stage) * self.batch(stage) / service_s if service_s > 0 else 0.0
 
     def wire(self) -> Wire:
-        """Flat fields; the assignment becomes one field `slot:<name>` per slot."""
+        """Flat fields; a mapping becomes one field `<prefix>:<key>` per entry, with the prefix in MAPPINGS."""
         packed: Wire = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name != "assignment":
+            if item.name in MAPPINGS:
+                packed |= {f"{MAPPINGS[item.name]}:{key}": str(entry) for key, entry in sorted(value.items())}
+            else:
                 packed[item.name] = str(int(value)) if isinstance(value, bool) else str(value)
-        packed |= {f"slot:{name}": stage for name, stage in sorted(self.assignment.items())}
         return packed
 
     @classmethod
@@ -110,8 +134,17 @@ class Plan:
             for item in fields(cls)
             if item.name in text and item.type in kinds
         }
-        assignment = {name[5:]: cast(Stage, stage) for name, stage in text.items() if name.startswith("slot:")}
-        return cls(**known, assignment=assignment)
+        return cls(
+            **known,
+            assignment={name: cast(Stage, stage) for name, stage in _under("slot", text)},
+            light_on={gpu: int(count) for gpu, count in _under("light_on", text)},
+            heavy_on={gpu: int(count) for gpu, count in _under("heavy_on", text)},
+        )
+
+
+def _under(prefix: str, text: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The entries of a mapping among a hash's fields."""
+    return ((name[len(prefix) + 1 :], entry) for name, entry in text.items() if name.startswith(f"{prefix}:"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,12 +107,19 @@ def test_wake_tokens_stay_few(broker: Broker) -> None:
     assert broker.client.llen(broker.keys.wake["light"]) == 64
 
 
-def test_a_claim_tells_the_plans_version_and_the_next_stages_backlog(broker: Broker) -> None:
+def test_a_claim_tells_the_plans_version_and_how_many_wait_for_the_next_stage(broker: Broker) -> None:
     put_plan(broker, a_plan(version=7))
-    publish(broker, "h", route="heavy")
-    claim = hire(broker).claim()
-    assert (claim.plan_version, claim.backlog) == (7, 1)
+    for number in range(4):
+        publish(broker, f"h{number}", route="heavy")
+    light, heavy = hire(broker), hire(broker, "heavy")
+    claim = light.claim()
+    assert (claim.plan_version, claim.next_waiting) == (7, 4)
     assert claim.now == pytest.approx(broker.now(), abs=2.0)
+    entries = heavy.take(3)
+    assert light.claim().next_waiting == 1, "three are being drawn"
+    broker.hand_back("heavy", heavy.name, entries[:1])
+    broker.hand_back("heavy", heavy.name, entries[1:2], suspect=True)
+    assert light.claim().next_waiting == 3, "what was handed back waits"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,10 +44,10 @@ def test_a_lot_belongs_to_its_prompt() -> None:
 
 
 def test_the_heavy_stages_time_counts_the_prompts_before_it() -> None:
-    plan = a_plan(heavy_workers=2, heavy_batch=4, heavy_service_s=2.0)  # 4 prompts/s
-    assert heavy_time_s(0, plan) == 2.0
-    assert heavy_time_s(4, plan) == 2.0
-    assert heavy_time_s(12, plan) == 4.0
+    plan = a_plan(heavy_workers=2, heavy_batch=4, heavy_service_s=2.0)  # every second a worker takes four
+    assert heavy_time_s(3, plan) == 2.0, "the next batch has room for it"
+    assert heavy_time_s(4, plan) == 3.0
+    assert heavy_time_s(12, plan) == 5.0
     assert heavy_time_s(0, a_plan(heavy_workers=0)) == float("inf")
 
 
@@ -61,7 +63,19 @@ def test_a_light_picture_is_the_answer_or_escalates_for_one_stated_reason() -> N
     assert decide(0.9, "p", "cascade", 99.0, 0, plan) == "confident"
     assert decide(0.1, "p", "cascade", 2.0, 0, plan) == "escalate"
     assert decide(0.1, "p", "cascade", 1.9, 0, plan) == "no_time"
-    assert decide(0.1, "p", "cascade", 9.0, 9, plan) == "no_time"
+    assert decide(0.1, "p", "cascade", 9.0, 4, plan) == "no_time"
+
+
+def test_while_heavy_has_room_whoever_could_gain_escalates() -> None:
+    plan = a_plan(threshold=0.2, eager_threshold=0.5, heavy_workers=2, heavy_batch=4, heavy_service_s=2.0)
+    assert decide(0.3, "p", "cascade", 9.0, 3, plan) == "escalate"
+    assert decide(0.5, "p", "cascade", 9.0, 3, plan) == "confident", "a heavy picture would not better the whole"
+    assert decide(0.3, "p", "cascade", 9.0, 4, plan) == "confident", "a batch waits: the planned threshold holds"
+    assert decide(0.1, "p", "cascade", 9.0, 4, plan) == "escalate"
+    assert decide(0.3, "p", "cascade", 1.9, 0, plan) == "confident", "nobody wanted it enough to speak of no time"
+    assert decide(0.3, "p", "cascade", 9.0, 0, replace(plan, heavy_workers=0)) == "confident"
+    by_lot = [decide(0.9, each, "cascade", 9.0, 0, replace(plan, lot=True, eager_share=0.6)) for each in IDS]
+    assert by_lot.count("escalate") == pytest.approx(0.6 * len(IDS), rel=0.1)
 
 
 # stage, has a light picture, time left, what the keeper does; light takes 0.5 s, the margin is 0.2 s

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.deferral import PRIOR_GONE, WINDOW, Deferral, deferral, drift
+from planner.deferral import PRIOR_GONE, UNIFORM, WINDOW, Deferral, deferral, drift
 from shared.cascade import looks_weak
 from shared.catalog import load_cascade
 from shared.plans import Plan
@@ -22,6 +23,26 @@ def escalated(fitted: Deferral, share: float) -> float:
     through = fitted.share_below(math.nextafter(threshold, 2.0))
     below = fitted.share_below(threshold)
     return below + tie_share * (through - below)
+
+
+def plainly(live: list[float], old: Sequence[float]) -> list[tuple[float, float]]:
+    """Each distinct score and the share of weight up to it, by the formula: live and old ones weighed, added up."""
+    live = [score for score in live[-WINDOW:] if math.isfinite(score)]
+    old = [score for score in old if math.isfinite(score)] or UNIFORM
+    prior = max(0.0, 1 - len(live) / PRIOR_GONE)
+    weighed = [(score, (1 - prior) / len(live)) for score in live] + [(score, prior / len(old)) for score in old]
+    values = sorted({score for score, weight in weighed if weight > 0})
+    return [(value, sum(weight for score, weight in weighed if score <= value)) for value in values]
+
+
+WILD = st.sampled_from([0.0, 0.1, 0.25, 0.9, 1.0, math.nan, math.inf]) | st.floats(0, 1)
+
+
+@given(st.lists(WILD, max_size=40), st.lists(WILD, max_size=40), st.sampled_from([1, 3, 30]))
+def test_the_blend_is_what_the_plain_formula_says(live: list[float], old: list[float], times: int) -> None:
+    fitted, expected = deferral(live * times, old), plainly(live * times, old)
+    assert list(fitted.values) == [value for value, _ in expected]
+    assert list(fitted.through) == pytest.approx([through for _, through in expected], abs=1e-12)
 
 
 @given(SCORES, SCORES, st.floats(0, 1))

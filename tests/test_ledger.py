@@ -70,3 +70,23 @@ def test_who_was_chosen_by_no_picture_counts_on_the_curve_of_the_lot() -> None:
     assert not quality(Tally.of(half), curve, lot).assumed
     kept = quality(Tally.of([*half[:3], replace(half[3], why="no_time")]), curve, lot)
     assert [kept.value, kept.kept_by_lot] == pytest.approx([10.0, (18.0 + 3 * 10.0) / 4])
+
+
+def test_all_light_and_all_heavy_are_measured_whoever_chose() -> None:
+    curve = Curve("discriminator", "fid", ((0.0, 20.0), (0.5, 10.0), (1.0, 16.0)))
+    lot = Curve("lot", "fid", ((0.0, 20.0), (1.0, 16.0)), assumed=True)
+    heavy = [replace(outcome(i, "heavy"), route="heavy") for i in range(4)]
+    for chosen in (curve, lot):
+        found = quality(Tally.of(heavy), chosen, lot)
+        assert (found.value, found.whole, found.assumed, found.control_assumed) == (16.0, 16.0, False, False)
+    mixed = quality(Tally.of([*heavy, outcome(5, "light", published=1.0)]), lot, lot)
+    assert mixed.value == mixed.control == mixed.whole == pytest.approx(16.8)
+    assert mixed.assumed and mixed.control_assumed
+
+
+def test_the_share_of_the_whole_run_is_blended_as_its_windows_are() -> None:
+    curve = Curve("discriminator", "fid", ((0.0, 20.0), (0.5, 10.0), (1.0, 16.0)))
+    lot = Curve("lot", "fid", ((0.0, 20.0), (1.0, 16.0)), assumed=True)
+    half = [outcome(i, "heavy" if i < 2 else "light") for i in range(4)]
+    found = quality(Tally.of([replace(half[0], route="heavy"), *half[1:]]), curve, lot)
+    assert found.whole == found.value == pytest.approx((18.0 + 3 * 10.0) / 4)

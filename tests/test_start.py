@@ -123,6 +123,16 @@ def test_a_wrong_option_is_named(options: list[str], words: str) -> None:
 def test_an_unknown_cascade_or_policy_is_named() -> None:
     assert "no cascade 'huge'" in one_line(start("control", "--cascade", "huge"))
     assert "no 'best'" in one_line(start("control", "--policy", "best"))
+    assert "solver: " in one_line(start("control", "--solver", "cplex"))
+
+
+def test_a_policy_that_lacks_its_peak_or_its_file_says_so(tmp_path: Path) -> None:
+    assert "peak_per_s: " in one_line(start("control", "--policy", "static"))
+    assert "peak_per_s: " in one_line(start("control", "--policy", "static", "--peak-per-s", "inf"))
+    assert "pinned: " in one_line(start("control", "--policy", "pinned"))
+    path = tmp_path / "plan.toml"
+    path.write_text("light_workers = 1\nheavy_workers = -1\n")
+    assert f"{path}:2: heavy_workers: " in one_line(start("control", "--policy", "pinned", "--pinned", str(path)))
 
 
 def test_a_full_disk_under_the_logs_is_said_once_and_serving_goes_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import generate as command
-from traces.generate import as_csv, generate
-from traces.read import Arrival, TraceError, data_folder, read_prompts, read_trace, scale
-from traces.shapes import SHAPES, Span, daily_curve
+from traces import read as reading
+from traces.generate import generate
+from traces.read import Arrival, TraceError, cut, data_folders, read_prompts, read_trace, scale
+from traces.shapes import OUTLINE, SHAPES, Span
+from traces.write import arrivals_as_csv, as_csv
 
 SPAN = Span(low=4.0, high=32.0, seconds=350.0)
 
@@ -56,7 +59,8 @@ def test_the_published_form_is_sorted_and_in_seconds(tmp_path: Path) -> None:
 
 
 def test_the_plain_form_with_and_without_prompts(tmp_path: Path) -> None:
-    assert read_trace(written(tmp_path, "arrival_s\n2\n0.5\n")) == [Arrival(0.5, 1), Arrival(2.0, 0)]
+    for mark in ("", "\ufeff"):  # spreadsheets write one
+        assert read_trace(written(tmp_path, f"{mark}arrival_s\n2\n0.5\n")) == [Arrival(0.5, 1), Arrival(2.0, 0)]
     path = written(tmp_path, '# made by hand\narrival_s,prompt\n0.5,"a cat, a hat"\n')
     assert read_trace(path) == [Arrival(0.5, 0, "a cat, a hat")]
 
@@ -65,6 +69,7 @@ def test_the_plain_form_with_and_without_prompts(tmp_path: Path) -> None:
     ("text", "place"),
     [
         ("100,1\nabc,2\n", ":2: arrival_ms: not a number: 'abc'"),
+        ("100,1\n1_000,2\n", ":2: arrival_ms: not a number: '1_000'"),
         ("100,1\n-5,2\n", ":2: arrival_ms: must be finite and not negative, got -5"),
         ("100,1\nnan,2\n", ":2: arrival_ms: must be finite"),
         ("100,1\n\n# note\ninf,2\n", ":4: arrival_ms: must be finite"),
@@ -111,14 +116,33 @@ def test_prompts_keep_their_rows(tmp_path: Path) -> None:
         read_prompts(path)
 
 
-def test_the_data_folder_is_what_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_folders_are_what_the_environment_names_and_what_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, fetched = tmp_path / "named", tmp_path / "fetched"
+    monkeypatch.setattr(reading, "PUBLISHED_FOLDER", fetched)
     monkeypatch.delenv("CASCADE_DATA", raising=False)
-    assert data_folder() is None
-    monkeypatch.setenv("CASCADE_DATA", str(tmp_path))
-    assert data_folder() == tmp_path
-    monkeypatch.setenv("CASCADE_DATA", str(tmp_path / "absent"))
-    with pytest.raises(TraceError, match=r"CASCADE_DATA: .*absent is no folder"):
-        data_folder()
+    assert data_folders() == []
+    fetched.mkdir()
+    assert data_folders() == [fetched]
+    monkeypatch.setenv("CASCADE_DATA", str(named))
+    with pytest.raises(TraceError, match=r"CASCADE_DATA: .*named is no folder"):
+        data_folders()
+    named.mkdir()
+    assert data_folders() == [named, fetched]
+
+
+def test_cutting_keeps_what_comes_before() -> None:
+    trace = [Arrival(0.5, 5), Arrival(2.0, 6), Arrival(3.0, 7)]
+    assert cut(trace, 3.0) == trace[:2]
+    for seconds in (0.5, 0.0, -1.0, float("nan")):
+        with pytest.raises(TraceError, match="seconds: no arrival in the first"):
+            cut(trace, seconds)
+
+
+@pytest.mark.parametrize("trace", [[Arrival(0.25, 4999), Arrival(1.5, 7)], [Arrival(0.5, 0, 'a "cat", a\nhat')]])
+def test_arrivals_that_are_written_are_read_again(trace: list[Arrival], tmp_path: Path) -> None:
+    assert read_trace(written(tmp_path, arrivals_as_csv(trace, "made by hand"))) == trace
 
 
 def test_scaling_time_keeps_the_prompts() -> None:
@@ -166,22 +190,20 @@ def test_azure_follows_the_published_curve(tmp_path: Path) -> None:
     folder = tmp_path / "diffserve/traces"
     folder.mkdir(parents=True)
     (folder / "azure_shape_hourly.csv").write_text(",hour,invocations\n0,0,1.0\n1,1,3.0\n2,2,2.0\n")
-    runs = [generate("azure", replace_seed(SPAN, seed), tmp_path) for seed in range(20)]
+    runs = [generate("azure", replace_seed(SPAN, seed), [tmp_path]) for seed in range(20)]
     halves = [counts(times, 350, 175) for times, _ in runs]
     assert statistics.fmean(half[0] for half in halves) / 175 == pytest.approx(18, abs=0.6)
     assert statistics.fmean(half[1] for half in halves) / 175 == pytest.approx(25, abs=0.6)
-    assert runs[0][1].endswith("curve published (azure_shape_hourly.csv)")
+    assert runs[0][1].endswith("(curve: published, azure_shape_hourly.csv)")
 
 
-def test_without_the_published_curve_azure_is_two_weeks_of_days_and_says_so() -> None:
-    times, about = generate("azure", SPAN)
-    assert "made up" in about
-    curve = daily_curve(0)
-    assert len(curve) == 347
-    nights, noons = curve[4::24], curve[16::24]
-    assert max(nights) < min(noons)
-    assert max(noons[5:7]) < min(noons[:5])
-    assert 4 * 350 < len(times) < 32 * 350
+def test_without_the_published_curve_azure_follows_its_outline_and_says_so() -> None:
+    _, about = generate("azure", SPAN)
+    assert about.endswith("(curve: outline of the published one)")
+    runs = [counts(generate("azure", replace_seed(SPAN, seed))[0], 350, 17.5) for seed in range(20)]
+    for part, (before, after) in enumerate(pairwise(OUTLINE)):
+        rate = statistics.fmean(run[part] for run in runs) / 17.5
+        assert rate == pytest.approx(4 + 28 * (before + after) / 2, abs=1.2)
 
 
 @pytest.mark.parametrize("text", ["", ",hour,visits\n0,0,1\n1,1,2\n", ",hour,invocations\n0,0,1.0\n"])
@@ -190,7 +212,7 @@ def test_a_curve_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / "azure_shape_hourly.csv").write_text(text)
     with pytest.raises(TraceError, match=r"azure_shape_hourly.csv:1: invocations"):
-        generate("azure", SPAN, tmp_path)
+        generate("azure", SPAN, [tmp_path])
 
 
 def test_poisson_is_not_dispersed_and_bursty_is() -> None:
@@ -215,11 +237,12 @@ def test_a_trace_is_ascending_within_its_span_and_the_seed_decides_it(shape: str
 def test_what_the_command_writes_is_what_the_reader_reads(shape: str, tmp_path: Path) -> None:
     path = tmp_path / "made.csv"
     assert command.main(["--shape", shape, "--seconds", "60", "--out", str(path)]) == 0
-    times, _ = generate(shape, Span(4.0, 32.0, 60.0), data_folder())
+    times, _ = generate(shape, Span(4.0, 32.0, 60.0), data_folders())
     read = read_trace(path)
     assert [arrival.at_s for arrival in read] == pytest.approx(times, abs=1e-6)
     assert [arrival.index for arrival in read] == list(range(len(times)))
-    assert path.read_text().startswith(f"# shape {shape}, 4 to 32 prompts/s, 60 s, seed 0")
+    command_made = f"# python -m traces.generate --shape {shape} --low 4 --high 32 --seconds 60 --seed 0"
+    assert path.read_text().startswith(command_made)
     assert [entry.name for entry in tmp_path.iterdir()] == ["made.csv"]
 
 
@@ -240,6 +263,7 @@ def test_without_a_file_the_trace_goes_to_standard_output(capsys: pytest.Capture
         (["--low", "nan"], "low, high: need"),
         (["--seconds", "0"], "seconds: must be positive"),
         (["--seconds", "nan"], "seconds: must be positive"),
+        (["--high", "1e9"], "high, seconds: up to 3.5e+11 prompts"),
     ],
 )
 def test_what_cannot_be_made_or_written_is_one_line_and_exit_code_2(

@@ -1,37 +1,41 @@
-"""Generates a trace: `python -m traces.generate --shape hill --low 4 --high 32 --seconds 350 --out hill.csv`.
+"""Generates a trace: `python -m traces.generate --shape azure --low 4 --high 32 --seconds 350 --out made.csv`.
 
 Arrivals are Poisson with a rate that follows the shape, between --low and --high prompts per second; the same seed
-gives the same trace. With CASCADE_DATA set, `azure` follows the published curve, otherwise one made up like it.
+gives the same trace. `azure` follows the published curve where it is at hand (CASCADE_DATA, or `traces.fetch`),
+otherwise its outline.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from traces.read import TraceError, data_folder, read_rows
-from traces.shapes import SHAPES, Span, arrivals, daily_curve
+from traces.read import TraceError, data_folders, read_rows
+from traces.shapes import OUTLINE, SHAPES, Span, arrivals
+from traces.write import as_csv, write
 
 PUBLISHED_CURVE: Final = Path("diffserve/traces/azure_shape_hourly.csv")
+MOST: Final = 1e8  # prompts; more are a slip of the hand, and would fill the memory
 
 
-def generate(shape: str, span: Span, data: Path | None = None) -> tuple[list[float], str]:
-    """Arrival times in seconds, ascending, and one line that says how they came about.
+def generate(shape: str, span: Span, data: Sequence[Path] = ()) -> tuple[list[float], str]:
+    """Arrival times in seconds, ascending, and one line that says how to make them again.
 
-    `data`: the folder of published data. Raises TraceError for an unknown shape, a wrong span or a wrong curve.
+    `data`: folders of published data. Raises TraceError for an unknown shape, a wrong span or a wrong curve.
     """
     check(shape, span)
-    about = f"shape {shape}, {span.low:g} to {span.high:g} prompts/s, {span.seconds:g} s, seed {span.seed}"
+    numbers = {"low": span.low, "high": span.high, "seconds": span.seconds}
+    words = " ".join(f"--{name} {value:.15g}" for name, value in numbers.items())
+    about = f"python -m traces.generate --shape {shape} {words} --seed {span.seed}"
     if shape == "azure":
-        curve, source = hourly_curve(data, span.seed)
-        span = replace(span, curve=tuple(curve))
-        about += f", curve {source}"
+        curve, source = hourly_curve(data)
+        span = replace(span, curve=curve)
+        about += f" (curve: {source})"
     return arrivals(SHAPES[shape](span), span), about
 
 
@@ -43,51 +47,39 @@ def check(shape: str, span: Span) -> None:
         raise TraceError(f"low, high: need 0 <= low <= high, high > 0, got {span.low:g} and {span.high:g}")
     if not 0 < span.seconds < math.inf:
         raise TraceError(f"seconds: must be positive and finite, got {span.seconds:g}")
+    if span.high * span.seconds > MOST:
+        raise TraceError(f"high, seconds: up to {span.high * span.seconds:.3g} prompts, at most {MOST:g} are made")
 
 
-def hourly_curve(data: Path | None, seed: int) -> tuple[list[float], str]:
-    """Hourly invocations, and where they come from: the published file if the folder has it."""
-    path = (data or Path()) / PUBLISHED_CURVE
-    if data is None or not path.is_file():
-        return daily_curve(seed), "made up (no published curve: CASCADE_DATA)"
+def hourly_curve(data: Sequence[Path]) -> tuple[tuple[float, ...], str]:
+    """Invocations at equal distances, and where they come from: the published file if a folder has it."""
+    path = next((folder / PUBLISHED_CURVE for folder in data if (folder / PUBLISHED_CURVE).is_file()), None)
+    if path is None:
+        return OUTLINE, "outline of the published one"
     rows = list(read_rows(path))
     if len(rows) < 3 or "invocations" not in rows[0].values:
         raise TraceError(f"{path}:1: invocations: no such column, or fewer than two rows")
     place = rows[0].values.index("invocations")
-    return [row.number(place, "invocations") for row in rows[1:]], f"published ({path.name})"
+    return tuple(row.number(place, "invocations") for row in rows[1:]), f"published, {path.name}"
 
 
-def as_csv(times: Sequence[float], about: str) -> str:
-    """The plain form that `traces.read` reads, to a microsecond."""
-    return "".join([f"# {about}\narrival_s\n", *(f"{at_s:.6f}\n" for at_s in times)])
-
-
-def write(text: str, path: Path) -> None:
-    """Write the file whole or not at all; raises OSError."""
-    if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
-        path.write_text(text)
-        return
-    path = path.resolve()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def parser() -> argparse.ArgumentParser:
+    """The command's words."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--shape", choices=SHAPES, required=True)
+    made.add_argument("--low", type=float, default=4.0, help="least prompts per second")
+    made.add_argument("--high", type=float, default=32.0, help="most prompts per second")
+    made.add_argument("--seconds", type=float, default=350.0, help="duration")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", type=Path, help="file to write; default: standard output")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, required=True)
-    parser.add_argument("--low", type=float, default=4.0, help="least prompts per second")
-    parser.add_argument("--high", type=float, default=32.0, help="most prompts per second")
-    parser.add_argument("--seconds", type=float, default=350.0, help="duration")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="file to write; default: standard output")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
-        times, about = generate(given.shape, Span(given.low, given.high, given.seconds, given.seed), data_folder())
+        times, about = generate(given.shape, Span(given.low, given.high, given.seconds, given.seed), data_folders())
         if given.out is None:
             sys.stdout.write(as_csv(times, about))
             sys.stdout.flush()

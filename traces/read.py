@@ -21,6 +21,8 @@ from random import Random
 from typing import Final
 
 DATA: Final = "CASCADE_DATA"
+# What `traces.fetch` got, in the layout of the folder that CASCADE_DATA names.
+PUBLISHED_FOLDER: Final = Path(__file__).resolve().parent / "published"
 
 
 class TraceError(ValueError):
@@ -62,7 +64,7 @@ class Row:
         """A finite number, at least 0; raises TraceError."""
         text = self.text(place, field)
         try:
-            number = float(text)
+            number = float(text.replace("_", "no digit"))  # Python would read 1_000 as a thousand
         except ValueError:
             raise self.wrong(field, f"not a number: {text[:40]!r}") from None
         if not math.isfinite(number) or number < 0:
@@ -119,7 +121,7 @@ _FORMS: Final[Mapping[tuple[str, ...], Callable[[int, Row], Arrival]]] = {
 def read_rows(path: Path) -> Iterator[Row]:
     """The lines of a CSV file but for comments and empty ones; raises TraceError."""
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:  # spreadsheets write a mark before the header
             reader = csv.reader(lines, strict=True)
             for values in reader:
                 if any(values) and not values[0].startswith("#"):
@@ -144,6 +146,14 @@ def scale(arrivals: Sequence[Arrival], rate: float = 1.0, time: float = 1.0, see
             raise TraceError(f"{name}: must be positive and finite, got {factor}")
     repeated = arrivals if rate == 1 else _repeated(arrivals, rate, Random(seed))
     return [replace(arrival, at_s=arrival.at_s * time) for arrival in repeated]
+
+
+def cut(arrivals: Sequence[Arrival], seconds: float) -> list[Arrival]:
+    """The arrivals of the first `seconds`; raises TraceError where none is left."""
+    kept = [arrival for arrival in arrivals if arrival.at_s < seconds]
+    if not kept:
+        raise TraceError(f"seconds: no arrival in the first {seconds:g} s")
+    return kept
 
 
 def _repeated(arrivals: Sequence[Arrival], rate: float, random: Random) -> list[Arrival]:
@@ -172,11 +182,12 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def data_folder() -> Path | None:
-    """The folder of published data that CASCADE_DATA names, None if unset; raises TraceError if there is none."""
+def data_folders() -> list[Path]:
+    """Where published data may lie: the folder that CASCADE_DATA names, then what was fetched.
+
+    Raises TraceError if CASCADE_DATA names no folder.
+    """
     named = os.environ.get(DATA, "")
-    if not named:
-        return None
-    if not Path(named).is_dir():
+    if named and not Path(named).is_dir():
         raise TraceError(f"{DATA}: {named} is no folder")
-    return Path(named)
+    return [folder for folder in (*([Path(named)] if named else []), PUBLISHED_FOLDER) if folder.is_dir()]

@@ -5,17 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from planner.drafting import Policy, Setup
+from planner.policies.clipper import clipper_heavy, clipper_light
 from planner.policies.diffserve import diffserve
+from planner.policies.hybrid import hybrid
+from planner.policies.lot import by_lot
+from planner.policies.pinned import pinned as pinned_to_a_file
+from planner.policies.proteus import proteus
 from planner.policies.quality import quality
+from planner.policies.static import static
 from planner.solvers import make_solver
 from shared.catalog import Cascade
 from shared.errors import SettingsError
 from shared.plans import Plan, View
 
-POLICIES: Final[Mapping[str, Callable[[Setup], Policy]]] = {"quality": quality, "diffserve": diffserve}
+POLICIES: Final[Mapping[str, Callable[[Setup], Policy]]] = {
+    "quality": quality,
+    "diffserve": diffserve,
+    "clipper-light": clipper_light,
+    "clipper-heavy": clipper_heavy,
+    "proteus": proteus,
+    "static": static,
+    "hybrid": hybrid,
+    "random": by_lot,
+    "pinned": pinned_to_a_file,
+}
+UNSOLVED: Final = frozenset(("clipper-light", "clipper-heavy", "proteus", "pinned"))  # no program, so no solver
 
 
 def make_policy(
@@ -25,15 +43,21 @@ def make_policy(
     solver: str = "auto",
     dwell_s: float = 3.0,
     clock: Callable[[], float] = time.perf_counter,
+    peak: float | None = None,
+    pinned: Path | None = None,
 ) -> Policy:
     """The policy of that name; its plans say who solved and in how many milliseconds of `clock`.
 
-    Raises SettingsError for an unknown policy or solver, or a cascade without a quality curve.
+    `peak`: the most prompts/s to come, which `static` needs. `pinned`: the file with the plan of `pinned`.
+    Raises SettingsError for an unknown policy or solver, a cascade without a quality curve, or where the
+    policy lacks its peak or its file.
     """
     if name not in POLICIES:
         raise SettingsError(f"policy: no {name!r}; there are {', '.join(POLICIES)}")
-    setup = Setup(cascade, deadline_s, make_solver(solver), dwell_s)
+    setup = Setup(cascade, deadline_s, make_solver(solver), dwell_s, peak, pinned)
     decide = POLICIES[name](setup)
+    if name in UNSOLVED:
+        return decide
 
     def policy(view: View) -> Plan:
         began = clock()

@@ -11,8 +11,9 @@ from typing import Final
 
 from planner.demand import averaged
 from planner.drafting import Policy, Setup, all_light, draft, no_plan, paced
-from planner.milp import case_of
+from planner.milp import Case, case_of
 from planner.spares import spread
+from shared.catalog import Cascade
 from shared.plans import Plan, View
 
 NAME: Final = "diffserve"
@@ -33,19 +34,25 @@ def diffserve(setup: Setup) -> Policy:
         cascade = paced(setup.cascade, view.pace)
         counts = [float(min(count, 10**9)) for count in view.offered[-COUNTS:]]
         demand = averaged(counts, COM) * MARGIN if counts else 0.0
-        left_s = setup.deadline_s - _queueing_s(view, demand)
-        case = case_of(cascade, view.slots, demand, left_s, HIGHEST_SHARE, wait_share=0.0)
-        case = replace(case, headroom=1.0, slots=case.slots - 1 if case.slots > 2 else case.slots)
+        queueing_s = _queueing_s(view, demand)
+        case = _published(cascade, view, demand, setup.deadline_s - queueing_s)
         solution = setup.solver.solve(case)
         if solution is None:
-            return draft(NAME, view, cascade, case, all_light(case, cascade), no_plan(case))
+            # Queues leave no time for any batch: the answer is the largest throughput, not the smallest batch.
+            whole = _published(cascade, view, demand, setup.deadline_s)
+            why = no_plan(whole) if setup.solver.solve(whole) is None else f"queues of {queueing_s:g} s: all light"
+            return draft(NAME, view, cascade, whole, all_light(whole, cascade), why)
         # Any count of workers is an optimum of the published program once it carries the share.
-        light, heavy = spread(case, solution)
-        staffed = replace(solution, light_workers=light, heavy_workers=heavy)
-        plan = draft(NAME, view, cascade, case, staffed, "highest threshold that the slots carry")
+        plan = draft(NAME, view, cascade, case, spread(case, solution), "highest threshold that the slots carry")
         return replace(plan, heavy_hold_s=0.0)  # its workers take what waits
 
     return policy
+
+
+def _published(cascade: Cascade, view: View, demand: float, left_s: float) -> Case:
+    """The published program: no headroom, no wait in the deadline but the measured one, one slot kept back."""
+    case = case_of(cascade, view.slots, demand, left_s, HIGHEST_SHARE, wait_share=0.0)
+    return replace(case, headroom=1.0, slots=case.slots - 1 if case.slots > 2 else case.slots)
 
 
 def _queueing_s(view: View, demand: float) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
+from planner.deferral import deferral
 from planner.demand import forecast
 from planner.drafting import Policy, Setup, all_light, binding, draft, no_plan, paced
-from planner.milp import TOLERANCE, Case, Solution, case_of, loss_points
-from planner.spares import Counts, pressure, refit, spread
+from planner.fleet import Staff
+from planner.milp import TOLERANCE, Case, Solution, best_share, case_of, loss_points
+from planner.spares import pressure, refit, spread
+from shared.catalog import Cascade
 from shared.plans import Plan, View
 
 NAME: Final = "quality"
@@ -24,16 +28,25 @@ def quality(setup: Setup) -> Policy:
 
     def policy(view: View) -> Plan:
         cascade = paced(setup.cascade, view.pace)
-        before = (view.plan.light_workers, view.plan.heavy_workers) if view.plan else None
-        case = case_of(cascade, view.slots, forecast(view.offered).planned, setup.deadline_s, loss, before)
+        case = case_of(cascade, view.slots, forecast(view.offered).planned, setup.deadline_s, loss, view.plan)
         needed = setup.solver.solve(case)
         if needed is None:
             return draft(NAME, view, cascade, case, all_light(case, cascade), no_plan(case))
         held = view.plan is not None and _same_period(view.now, view.plan, setup.dwell_s)
         staffed = _staff(case, needed, held)
-        return draft(NAME, view, cascade, case, staffed, binding(case, staffed))
+        return eager(draft(NAME, view, cascade, case, staffed, binding(case, staffed)), view, cascade, case)
 
     return policy
+
+
+def eager(plan: Plan, view: View, cascade: Cascade, case: Case) -> Plan:
+    """The plan with what may escalate while the heavy stage has room: up to the heavy share of best quality.
+
+    The heavy share of the plan carries headroom and a burst; without this the mean load would leave GPUs idle.
+    """
+    share, _ = best_share(case.loss, 1.0)
+    threshold, _ = deferral(view.scores, cascade.scores).threshold_for(share)
+    return replace(plan, eager_threshold=threshold, eager_share=share)
 
 
 def _same_period(now: float, plan: Plan, dwell_s: float) -> bool:
@@ -43,7 +56,7 @@ def _same_period(now: float, plan: Plan, dwell_s: float) -> bool:
 
 def _staff(case: Case, needed: Solution, held: bool) -> Solution:
     """Staff all slots: as in the plan in force while that is as good or must be held, else anew."""
-    wanted = spread(case, needed)
+    wanted = spread(case, needed).staff
     if case.counts is not None and _still_fits(case, case.counts, wanted):
         kept = refit(case, case.counts)
         if kept and (held or _as_good(case, needed, kept, wanted)):
@@ -51,12 +64,16 @@ def _staff(case: Case, needed: Solution, held: bool) -> Solution:
     return refit(case, wanted) or needed
 
 
-def _still_fits(case: Case, counts: Counts, wanted: Counts) -> bool:
-    return sum(counts) == sum(wanted) and counts[0] <= case.light_slots and counts[1] <= case.heavy_slots
+def _still_fits(case: Case, staff: Staff, wanted: Staff) -> bool:
+    if sum(map(sum, staff)) != sum(map(sum, wanted)):
+        return False
+    return all(
+        light <= pool.light_slots and heavy <= pool.heavy_slots and light + heavy <= pool.slots
+        for light, heavy, pool in zip(*staff, case.pools, strict=True)
+    )
 
 
-def _as_good(case: Case, needed: Solution, kept: Solution, wanted: Counts) -> bool:
+def _as_good(case: Case, needed: Solution, kept: Solution, wanted: Staff) -> bool:
     if kept.loss > needed.loss + TOLERANCE:
         return False
-    counts = (kept.light_workers, kept.heavy_workers)
-    return pressure(case, needed, counts) <= pressure(case, needed, wanted) + RELIEF
+    return pressure(case, needed, kept.staff) <= pressure(case, needed, wanted) + RELIEF

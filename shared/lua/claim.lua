@@ -1,29 +1,44 @@
 -- Hands a batch to an idle worker that holds its slot, or says when to ask again.
 -- KEYS  1-3 the stage's streams by class  4 plan  5 slot token  6 wake  7... the next stage's streams
 -- ARGV  1 consumer  2 token  3 batch  4 hold_s  5 allowance_s (for entries written by hand)  6... seconds for 1..batch
--- reply {ok | regrouped | not_holder, plan version, now, ask_again_s, next stage's backlog, class, {id, fields}, class, {id, fields}...}
+-- reply {ok | regrouped | not_holder, plan version, now, ask_again_s, prompts that wait for the next stage, class, {id, fields}, class, {id, fields}...}
 local consumer, batch, hold, allowance = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = server_time()
 local version = redis.call('HGET', KEYS[4], 'version') or '0'
 if redis.call('GET', KEYS[5]) ~= ARGV[2] then return {'not_holder', version, seconds(now), '0', 0} end
-local backlog = 0
-for i = 7, #KEYS do backlog = backlog + redis.call('XLEN', KEYS[i]) end
-
 local status = 'ok'
 local function service(n) return tonumber(ARGV[5 + n]) end
 
--- The group of a stream; created again where somebody deleted it.
-local function group_of(stream)
-  local groups = redis.call('XINFO', 'GROUPS', stream)
-  for _, flat in ipairs(groups) do
+-- How many entries of a stream are pending and which was handed out last; nil where it has no group.
+local function group_in(stream)
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local info = {}
     for i = 1, #flat, 2 do info[flat[i]] = flat[i + 1] end
     if info.name == GROUP then return info.pending, info['last-delivered-id'] end
   end
+end
+
+-- The group of a stream; created again where somebody deleted it.
+local function group_of(stream)
+  local pending, last = group_in(stream)
+  if pending then return pending, last end
   redis.call('XGROUP', 'CREATE', stream, GROUP, '0')
   status = 'regrouped'
   return 0, '0-0'
 end
+
+-- How many prompts wait for the next stage; those handed back wait too.
+local function waiting_in(stream)
+  local length = redis.call('XLEN', stream)
+  local pending = length > 0 and group_in(stream) or 0
+  if pending == 0 then return length end
+  local back = #redis.call('XPENDING', stream, GROUP, '-', '+', 100, RETURNED)
+    + #redis.call('XPENDING', stream, GROUP, '-', '+', 100, SUSPECT)
+  return math.max(0, length - pending) + back
+end
+
+local next_waiting = 0
+for i = 7, #KEYS do next_waiting = next_waiting + waiting_in(KEYS[i]) end
 
 local queue, limit, suspect = {}, batch + 16, nil
 
@@ -62,7 +77,7 @@ for class = 1, 3 do
   end
 end
 
-local reply = {status, version, seconds(now), '0', backlog}
+local reply = {status, version, seconds(now), '0', next_waiting}
 
 local function claim(stream, class, id)
   local entries = redis.call('XCLAIM', stream, GROUP, consumer, 0, id)

@@ -1,0 +1,45 @@
+"""What is simulated: a cascade on a fleet under a policy, and what goes wrong meanwhile."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from planner.drafting import Policy
+from shared.catalog import Cascade
+from shared.plans import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated, all times in seconds.
+
+    `overhead_s`: what drawing a batch takes beyond the profile; `turnaround_s`: from the last picture of a batch to
+    its commit and the next claim. Both as measured on live runs with sleeping workers. `switch_s`: a slot
+    passes from one loaded model to the other; `load_s` is added where they are not both loaded (`resident`).
+    `mean_time_between_failures_s`: of one worker, which is gone for `repair_s`; its prompts come back after
+    `lease_s`. `jitter_s`: each batch takes up to this much longer, by lot.
+    """
+
+    cascade: Cascade
+    slots: tuple[Slot, ...]
+    policy: Policy
+    deadline_s: float
+    seed: int = 0
+    plan_period_s: float = 1.0
+    margin_s: float = 0.15
+    overhead_s: float = 0.0005
+    turnaround_s: float = 0.003
+    switch_s: float = 0.05
+    resident: bool = True
+    load_s: float = 5.0
+    lease_s: float = 2.0
+    mean_time_between_failures_s: float = math.inf
+    repair_s: float = 20.0
+    jitter_s: float = 0.0
+    keep_outcomes: bool = True
+
+
+def fleet(gpus: int, gpu: str, node: str = "sim") -> tuple[Slot, ...]:
+    """So many slots of one GPU type on one node."""
+    return tuple(Slot(node, number, gpu) for number in range(gpus))

@@ -1,0 +1,110 @@
+"""The tables under models/: the published figures stand in them, and a wrong row is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from shared.catalog import TABLES, load_cascade, read_curves, read_profiles
+from shared.errors import SettingsError
+
+# Seconds per batch of 1, 2, 4, 8, 16, 32 on an A100-80G, FID at a heavy share of 0, 0.1, ... 1, deadline: DiffServe
+# artifact 7f2e4d7 (profiling/*.csv, plotting/plot_results.py).
+SECONDS = {
+    "sd-turbo": [0.100, 0.150, 0.220, 0.410, 0.770, 1.560],
+    "sdxs-512": [0.050, 0.060, 0.080, 0.130, 0.240, 0.480],
+    "sd-v1-5": [1.780, 2.160, 3.680, 6.790, 12.880, 25.350],
+    "sdxl-lightning": [0.550, 0.980, 1.850, 3.580, 7.100],
+    "sdxl-base": [6.100, 10.650, 20.920, 40.230, 79.110],
+}
+CASCADES = {
+    "sdturbo": ("sd-turbo", "sd-v1-5", 5.0),
+    "sdxs": ("sdxs-512", "sd-v1-5", 5.0),
+    "sdxlltn": ("sdxl-lightning", "sdxl-base", 15.0),
+}
+FID = {
+    "sdturbo": [22.77, 20.17, 18.86, 17.95, 17.26, 16.95, 16.79, 16.98, 17.33, 17.85, 18.55],
+    "sdxs": [24.86, 22.34, 20.54, 19.23, 18.21, 17.58, 17.13, 16.97, 17.08, 17.68, 18.55],
+    "sdxlltn": [33.27, 31.01, 29.27, 27.53, 26.34, 25.33, 24.42, 23.67, 23.27, 23.14, 23.31],
+}
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_the_published_figures_stand_under_the_models_own_names(name: str) -> None:
+    cascade, (light, heavy, deadline_s) = load_cascade(name), CASCADES[name]
+    assert (cascade.models["light"].name, cascade.models["heavy"].name) == (light, heavy)
+    assert (cascade.deadline_s, cascade.gpu, cascade.discriminator_s) == (deadline_s, "a100-80g", 0.02)
+    for model, profile in ((light, cascade.profile("light")), (heavy, cascade.profile("heavy"))):
+        assert list(profile.p50_s.values()) == SECONDS[model]
+        assert profile.batches == (1, 2, 4, 8, 16, 32)[: len(SECONDS[model])]
+    assert cascade.curve().points == tuple((share / 10, fid) for share, fid in enumerate(FID[name]))
+    assert "published" in cascade.curve().source and not cascade.curve().assumed
+    lot = cascade.curve("lot")
+    assert lot.assumed and lot.at(0.25) == pytest.approx(0.75 * FID[name][0] + 0.25 * FID[name][-1])
+
+
+PROFILES = [
+    ("1,0.1,0.1\n2,0.2,zero\n", ":3: p95_s is no number: 'zero'"),
+    ("1,0.1,0.1\n2,nan,0.2\n", ":3: p50_s is no number: 'nan'"),
+    ("1,0.1,0.1\n2,-1,0.2\n", ":3: p50_s must be positive, not -1"),
+    ("1,0.1,0.1\n2,,0.2\n", ":3: no p50_s"),
+    ("1,0.1,0.1\n4,0.3,0.3\n2,0.2,0.2\n", ":4: batch 2 comes after 4"),
+    ("1,0.1,0.1\n1.5,0.2,0.2\n", ":3: batch must be a whole number of at least 1, not 1.5"),
+    ("2,0.2,0.2\n4,0.3,0.3\n", ":2: batch 1 of GPU 'cpu' is missing"),
+]
+
+
+@pytest.mark.parametrize(("rows", "said"), PROFILES)
+def test_a_wrong_row_of_a_profile_is_named(tmp_path: Path, rows: str, said: str) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("model,gpu,batch,p50_s,p95_s\n" + "".join(f"m,cpu,{row}\n" for row in rows.splitlines()))
+    with pytest.raises(SettingsError) as caught:
+        read_profiles(path)
+    assert str(caught.value).startswith(f"{path}{said}")
+
+
+CURVES = [
+    ("discriminator,0,9\ndiscriminator,0.2,8\ndiscriminator,0.1,7\n", ":4: heavy_share 0.1 comes after 0.2"),
+    ("discriminator,0,9\ndiscriminator,0,8\n", ":3: heavy_share 0 comes after 0"),
+    ("discriminator,0,9\ndiscriminator,1.1,8\n", ":3: heavy_share must lie between 0 and 1, not 1.1"),
+    ("discriminator,0,inf\n", ":2: fid is no number: 'inf'"),
+    ("discriminator,none,9\n", ":2: heavy_share is no number: 'none'"),
+    ("\n\n,0,9\n", ":4: no selector"),
+]
+
+
+@pytest.mark.parametrize(("rows", "said"), CURVES)
+def test_a_wrong_row_of_a_curve_is_named(tmp_path: Path, rows: str, said: str) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("selector,heavy_share,fid\n" + rows)
+    with pytest.raises(SettingsError) as caught:
+        read_curves(path)
+    assert str(caught.value).startswith(f"{path}{said}")
+
+
+def test_two_selectors_may_take_turns_in_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("selector,heavy_share,fid\nlot,0,9\ndiscriminator,0,9\nlot,1,5\ndiscriminator,1,5\n")
+    assert {key: curve.points for key, curve in read_curves(path).items()} == {
+        ("lot", "fid"): ((0.0, 9.0), (1.0, 5.0)),
+        ("discriminator", "fid"): ((0.0, 9.0), (1.0, 5.0)),
+    }
+
+
+def test_a_cascade_whose_own_gpu_has_no_profile_is_named_when_it_is_read(tmp_path: Path) -> None:
+    for part in ("catalog.toml", "profiles/sd-turbo.csv", "profiles/sd-v1-5.csv", "quality/sdturbo.csv"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        shutil.copy(TABLES / part, tmp_path / part)
+    assert load_cascade("sdturbo", tmp_path).batches("light") == (1, 2, 4, 8, 16, 32)
+    catalogue = tmp_path / "catalog.toml"
+    catalogue.write_text(catalogue.read_text().replace('gpu = "a100-80g"', 'gpu = "h100"'))
+    with pytest.raises(SettingsError, match=r"sd-turbo.csv has no rows for GPU 'h100'; it knows a100-80g"):
+        load_cascade("sdturbo", tmp_path)
+    (tmp_path / "quality" / "sdturbo.csv").write_bytes(b"selector,heavy_share,fid\n\xff\xfe,0,1\n")
+    with pytest.raises(SettingsError, match=r"sdturbo.csv: no table"):
+        load_cascade("sdturbo", tmp_path)
+    (tmp_path / "quality" / "sdturbo.csv").unlink()
+    with pytest.raises(SettingsError, match=r"sdturbo.csv: No such file"):
+        load_cascade("sdturbo", tmp_path)
