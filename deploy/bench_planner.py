@@ -41,7 +41,7 @@ class Grown(NamedTuple):
     """Solves of one size: along which line it grows, how far, and milliseconds in the median and at worst."""
 
     line: str
-    count: int
+    size: int
     middle_ms: float
     worst_ms: float
 
@@ -159,7 +159,7 @@ def draw_growth(grown: Sequence[Grown], path: Path) -> None:
 
 
 def _draw_line(axis: Any, line: Line, grown: Sequence[Grown]) -> None:
-    counts = [each.count for each in grown]
+    counts = [each.size for each in grown]
     middle, worst = [each.middle_ms for each in grown], [each.worst_ms for each in grown]
     axis.plot(counts, middle, color=line.colour, marker="o", markersize=3.5, linewidth=1.6)
     axis.fill_between(counts, middle, worst, color=line.colour, alpha=0.2, linewidth=0)

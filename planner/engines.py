@@ -20,7 +20,6 @@ HIGHS_OPTIONS: Final[Mapping[str, object]] = {
     "output_flag": False,
     "threads": 1,
     "mip_rel_gap": 0.0,
-    "mip_abs_gap": SLACK,
     # Made for large programs: on ours they take half the time and find what the root relaxation finds.
     "mip_allow_restart": False,
     "mip_heuristic_effort": 0.0,
@@ -62,6 +61,7 @@ def highs(program: Program) -> Values:
         costs = np.zeros(len(program.columns))
         for place, cost in objective.terms:
             costs[place] = cost
+        model.setOptionValue("mip_abs_gap", max(objective.gap, SLACK))
         model.changeColsCost(len(costs), np.arange(len(costs), dtype=np.int32), costs)
         if values is not None:
             model.setSolution(model.getSolution())  # the last optimum is a good start
@@ -140,7 +140,7 @@ class Gurobi:
         if self._licence:
             os.environ["GRB_LICENSE_FILE"] = str(self._licence)  # the one way Gurobi is told of a file
         environment = gurobipy.Env(empty=True)
-        for name, value in (("OutputFlag", 0), ("Threads", 1), ("MIPGap", 0.0), ("MIPGapAbs", SLACK)):
+        for name, value in (("OutputFlag", 0), ("Threads", 1), ("MIPGap", 0.0)):
             environment.setParam(name, value)
         environment.start()
         return environment
@@ -160,6 +160,7 @@ class Gurobi:
             for objective in program.objectives:
                 total = _gurobi_sum(gurobipy, columns, objective.terms)
                 model.setObjective(total)
+                model.Params.MIPGapAbs = max(objective.gap, SLACK)
                 model.optimize()
                 if model.Status != gurobipy.GRB.OPTIMAL:
                     return values

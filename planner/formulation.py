@@ -11,11 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from planner.fleet import Choice, Staff
 from planner.milp import TOLERANCE, Case, Points, Solution, best_share, finish
 from planner.program import FREE, HALF, SLACK, Column, Objective, Program, Row, Terms, folded
 from shared.schema import STAGES, Stage
+
+LARGE_FLEET: Final = 256  # slots
 
 
 class _Sheet:
@@ -52,20 +55,28 @@ class _Block:
                 yield stage, pool, self.on_pool(stage, pool)
 
 
-def build(*cases: Case) -> Program:
-    """The program of cases that share their slots: all have the same pools and the same most of workers."""
+def build(*cases: Case, shed: bool = False) -> Program:
+    """The program of cases that share their slots: all have the same pools and the same most of workers.
+
+    To `shed` is to draw all light and to carry the largest share of every demand, in place of all of it.
+    """
     sheet = _Sheet()
     # The workers come first, where `decode` finds them.
     workers = [{stage: _worker_columns(sheet, case, stage) for stage in STAGES} for case in cases]
+    carried = sheet.column("carried", 1, integer=False) if shed else None
     total = sum(case.demand for case in cases)
     blocks: list[_Block] = []
     loss: list[tuple[int, float]] = []
     for case, columns in zip(cases, workers, strict=True):
         used = {stage: _batches(sheet, case, stage, columns[stage]) for stage in STAGES}
         blocks.append(_Block(case, columns, used))
-        loss += [(weight, value * case.demand / total) for weight, value in _demands(sheet, blocks[-1])]
-    every = _slots(sheet, blocks)
-    objectives = [Objective("loss", tuple(loss), TOLERANCE), Objective("workers", every, HALF, cases[0].slots)]
+        loss += [(weight, value * case.demand / total) for weight, value in _demands(sheet, blocks[-1], carried)]
+    first = Objective("loss", tuple(loss), TOLERANCE)
+    if carried is not None:
+        first = Objective("shed", ((carried, -1.0),), TOLERANCE, gap=TOLERANCE)
+    # On large fleets the last GPU of hundreds is not worth the time that its proof takes.
+    gap = cases[0].slots // LARGE_FLEET if len(cases) * len(cases[0].pools) > 1 else 0
+    objectives = [first, Objective("workers", _slots(sheet, blocks), HALF, cases[0].slots, gap=gap)]
     if any(case.counts for case in cases):
         objectives.append(_switches(sheet, blocks))
     return Program(tuple(sheet.columns), tuple(sheet.rows), folded([*objectives, *_order(blocks)]))
@@ -153,8 +164,11 @@ def _other(stage: Stage) -> Stage:
     return "heavy" if stage == "light" else "light"
 
 
-def _demands(sheet: _Sheet, block: _Block) -> Terms:
-    """The rows of one case: both demands and the deadline; returns the terms of its loss."""
+def _demands(sheet: _Sheet, block: _Block, carried: int | None) -> Terms:
+    """The rows of one case: both demands and the deadline; returns the terms of its loss.
+
+    `carried`: the column that says how much of the light demand is carried; all of it where there is none.
+    """
     case = block.case
     share, loss = _on_segments(sheet, case.loss)
     drawn: dict[Stage, list[tuple[int, float]]] = {
@@ -166,7 +180,10 @@ def _demands(sheet: _Sheet, block: _Block) -> Terms:
         ]
         for stage in STAGES
     }
-    sheet.row("light demand", drawn["light"], lower=1)
+    if carried is None:
+        sheet.row("light demand", drawn["light"], lower=1)
+    else:
+        sheet.row("light demand", [*drawn["light"], (carried, -1)], lower=0)
     sheet.row("heavy demand", drawn["heavy"] + [(place, -h) for place, h in share], lower=0)
     _deadline(sheet, block)
     return loss

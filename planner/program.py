@@ -42,7 +42,8 @@ class Objective:
     """A sum to minimise; the objectives after it may give up `tolerance` of its optimum.
 
     `span`: the largest value of a sum that only takes whole ones, FREE for any other. `settles`: groups of
-    columns; a group that is zero in one optimum of this and the objectives before it is zero in all.
+    columns; a group that is zero in one optimum of this and the objectives before it is zero in all. `gap`: how
+    far from the optimum a solver may stop, beside its own tolerance.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Objective:
     tolerance: float
     span: float = FREE
     settles: tuple[tuple[int, ...], ...] = ()
+    gap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def folded(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
             for place, cost in after.terms:
                 terms[place] = terms.get(place, 0.0) + cost
             name, span = f"{before.name}, {after.name}", before.span * step + after.span
-            kept[-1] = Objective(name, tuple(terms.items()), after.tolerance, span, before.settles + after.settles)
+            settles, gap = before.settles + after.settles, max(before.gap * step, after.gap)
+            kept[-1] = Objective(name, tuple(terms.items()), after.tolerance, span, settles, gap)
         else:
             kept.append(after)
     return tuple(kept)

@@ -6,16 +6,12 @@ draw all demand light, every cascade is all light and sheds the same share of it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from planner.formulation import build, decode, width
 from planner.milp import Case, Solution
 from planner.solvers import Solver
-
-HALVINGS: Final = 8  # of the ratio between what is surely too much and surely little enough: to a few percent
 
 Solutions = tuple[Solution, ...]
 
@@ -58,11 +54,11 @@ def _in_time(case: Case) -> bool:
     return any(min(choice.latencies) <= case.deadline_s for choice in case.light)
 
 
-def _solve(cases: Sequence[Case], solver: Solver) -> Solutions | None:
+def _solve(cases: Sequence[Case], solver: Solver, shed: bool = False) -> Solutions | None:
     """One solution for each case, or None where they can't all be carried."""
     if not cases:
         return ()
-    values = solver.run(build(*cases))
+    values = solver.run(build(*cases, shed=shed))
     if values is None:
         return None
     starts = [sum(map(width, cases[:place])) for place in range(len(cases))]
@@ -70,27 +66,22 @@ def _solve(cases: Sequence[Case], solver: Solver) -> Solutions | None:
 
 
 def _shed(cases: Sequence[Case], solver: Solver) -> tuple[float, Solutions | None]:
-    """The largest share of all demands that the slots draw light, by halving, and who draws it.
+    """The largest share of all demands that the slots draw light, and who draws it.
 
     None where not even a worker for each case is to be had.
     """
-
-    def light(share: float) -> Solutions | None:
-        return _solve([replace(case, demand=case.demand * share, heavy=()) for case in cases], solver)
-
-    carried = min([1.0, *(case.headroom * _best(case, 1) / case.demand for case in cases)])
-    too_much = min([1.0, *(case.headroom * _best(case, case.slots) / case.demand for case in cases)])
-    found = light(carried)
-    for _ in range(HALVINGS if found else 0):
-        tried = math.sqrt(carried * too_much)
-        more = light(tried)
-        if more is None:
-            too_much = tried
-        else:
-            carried, found = tried, more
-    return carried, found
+    # More than this no case could carry even alone: beside a demand without bound a worker would be as nothing.
+    most = min([1.0, *(case.headroom * case.slots * _best(case) / case.demand for case in cases)])
+    light = [replace(case, demand=case.demand * most, heavy=()) for case in cases]
+    found = _solve(light, solver, shed=True)
+    if found is None:
+        return 0.0, None
+    carried = [
+        case.headroom * solution.throughput("light") / case.demand for case, solution in zip(cases, found, strict=True)
+    ]
+    return min([1.0, *carried]), found
 
 
-def _best(case: Case, workers: int) -> float:
-    """Prompts per second that so many light workers draw at most."""
-    return workers * max(choice.batch / min(choice.seconds) for choice in case.light)
+def _best(case: Case) -> float:
+    """Prompts per second that a light worker draws at most."""
+    return max(choice.batch / min(choice.seconds) for choice in case.light)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from itertools import pairwise
 from typing import Any, Final
 
 from rich.table import Table
@@ -14,7 +13,7 @@ from shared.errors import SettingsError
 from shared.ledger import Ledger, Quality, percentile, quality
 from shared.plans import Plan
 from shared.recording import Recording
-from shared.schema import STAGES
+from shared.schema import STAGES, Stage
 
 UNKNOWN: Final = "not measured"
 
@@ -59,12 +58,13 @@ def summarise(recording: Recording, cascade: Cascade, pictures_missing: int | No
 
 
 def switches(plans: Sequence[Plan]) -> int:
-    """How often a slot's stage changed between successive plans; a slot that comes or goes is none."""
-    return sum(
-        stage != after.assignment.get(slot, stage)
-        for before, after in pairwise(plans)
-        for slot, stage in before.assignment.items()
-    )
+    """How often a slot was given another stage than the last it had, also after a rest; coming or going is none."""
+    last: dict[str, Stage] = {}
+    count = 0
+    for plan in plans:
+        count += sum(stage != last.get(slot, stage) for slot, stage in plan.assignment.items())
+        last |= plan.assignment
+    return count
 
 
 def selector(plans: Sequence[Plan]) -> str:

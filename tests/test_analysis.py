@@ -14,6 +14,7 @@ from shared import summary
 from shared.errors import SettingsError
 from shared.files import write_text
 from shared.messages import Visit
+from shared.schema import Stage
 from tests.synthetic_run import OUTCOMES, PLANS, cascade, outcome, run
 
 ISSUE_COUNTS = {
@@ -150,6 +151,12 @@ def test_a_prompt_answered_twice_is_seen() -> None:
     found = summary.summarise(run(outcomes=(*OUTCOMES, OUTCOMES[0])), cascade())
     assert found["answered_twice"] == 1
     assert "1 answered twice" in report.headline(found)
+
+
+def test_a_switch_is_counted_after_a_rest_too_and_no_slot_that_comes_or_goes() -> None:
+    stages: list[dict[str, Stage]] = [{"a": "light", "b": "heavy"}, {"b": "heavy"}, {"a": "heavy", "b": "heavy"}]
+    plans = [replace(PLANS[0], assignment=each) for each in [*stages, {"b": "light", "c": "light"}]]
+    assert summary.switches(plans) == 2
 
 
 @pytest.mark.parametrize(
