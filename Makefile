@@ -14,7 +14,12 @@ GPUS ?= 16
 POLICY ?= quality
 LIVE ?=
 
-.PHONY: help setup demo replay experiments test check bench train-tiny profile system clean
+# Of `make chaos`: which faults (all of them), how much shorter or longer than described, and how often each.
+CHAOS ?=
+SCALE ?= 1
+RUNS ?= 1
+
+.PHONY: help setup demo replay experiments test check bench chaos soak train-tiny profile system clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +51,12 @@ check: setup ## ruff and strict types
 
 bench: setup ## speed of the hop and the queue, cost of idling, latency: prints a table, writes CSV
 	$(RUN) -m deploy.bench $(BENCH)
+
+chaos: setup ## faults while a trace runs, one after the other: CHAOS="kill pause" SCALE=0.2 RUNS=1; table and CSV
+	$(RUN) -m deploy.chaos $(CHAOS) --scale $(SCALE) --runs $(RUNS) --out analysis/results/chaos.csv
+
+soak: setup ## an hour at 70 % load with a fault a minute: nothing grows
+	$(RUN) -m deploy.chaos soak --scale $(SCALE) --out analysis/results/chaos.csv
 
 train-tiny: setup ## train the embedded cascade from a seed (an hour or two on two cores; resumes)
 	$(RUN) -m models.train_tiny

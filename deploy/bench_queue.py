@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
-from models.backend import Picture
+from models.backend import Abandoned, Picture, never
 from services.lease import Lease
 from services.worker import Worker
 from shared.broker import Broker
@@ -44,7 +44,7 @@ class NothingDrawn:
     def warm_up(self, batches: Sequence[int]) -> None:
         """Nothing to load."""
 
-    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
+    def draw(self, jobs: Sequence[Job], _abandoned: Abandoned = never) -> list[Picture]:
         """One empty picture a job."""
         light = self.stage == "light"
         return [Picture(b"", draw_lot(job.id) if light else None) for job in jobs]

@@ -67,8 +67,9 @@ class Deployment:
         """Slots on which both stages can draw."""
         return sum(len(slot.stages) == 2 for slot in self.observer.slots())
 
-    def wait_ready(self, say: Callable[[str], None]) -> None:
-        """Wait until every slot can draw and a plan is in force."""
+    def wait_ready(self, say: Callable[[str], None], slots: int | None = None) -> None:
+        """Wait until every slot can draw and a plan is in force. `slots`: of all nodes, where there are several."""
+        slots = slots or self.settings.slots
         end = time.monotonic() + PATIENCE_S
         said = -1
         while True:
@@ -79,12 +80,12 @@ class Deployment:
             ready = self.ready_slots()
             if ready != said:
                 said = ready
-                say(f"models loaded on {ready} of {self.settings.slots} slots")
+                say(f"models loaded on {ready} of {slots} slots")
             plan = self.broker.plan()
-            if ready == self.settings.slots and plan is not None and len(plan.assignment) == ready:
+            if ready == slots and plan is not None and len(plan.assignment) == ready:
                 return
             if time.monotonic() > end:
-                raise CascadeError(f"only {ready} of {self.settings.slots} slots came up; see {self.settings.log_dir}")
+                raise CascadeError(f"only {ready} of {slots} slots came up; see {self.settings.log_dir}")
             time.sleep(0.25)
 
 
@@ -98,17 +99,24 @@ def deployment(run: Run) -> Iterator[Deployment]:
     try:
         with EmbeddedRedis(short, durability=run.durability) as server:
             socket = short / "supervisor.sock"
-            log_dir = processes.resolve()
             settings = run.settings.model_copy(
-                update={"redis_url": server.url, "supervisor_socket": socket, "log_dir": log_dir}
+                update={"redis_url": server.url, "supervisor_socket": socket, "log_dir": processes.resolve()}
             )
             Broker(settings).check()
-            file = processes / "supervisord.conf"
-            file.write_text(configuration(log_dir, socket, settings.slots, environment_of(settings), nice=run.nice))
-            with Supervisord(file) as supervisord:
+            with supervised(settings, nice=run.nice) as supervisord:
                 yield Deployment(run, settings, server, supervisord)
     finally:
         shutil.rmtree(short, ignore_errors=True)
+
+
+def supervised(settings: Settings, *, head: bool = True, nice: int = 0) -> Supervisord:
+    """A node's supervisord, not yet started; its configuration lies beside its logs."""
+    assert settings.log_dir is not None
+    folder, socket = settings.log_dir, settings.supervisor_socket
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "supervisord.conf"
+    file.write_text(configuration(folder, socket, settings.slots, environment_of(settings), head=head, nice=nice))
+    return Supervisord(file)
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

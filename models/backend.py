@@ -21,6 +21,18 @@ class OutOfMemory(ModelError):
     """The batch does not fit the device's memory; a smaller one may."""
 
 
+class NobodyWaits(Exception):
+    """The batch was given up between two steps: its prompts were cancelled, or are another's by now."""
+
+
+Abandoned = Callable[[], bool]
+
+
+def never() -> bool:
+    """For who draws whatever happens."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What a model made of one prompt.
@@ -43,9 +55,10 @@ class Backend(Protocol):
     def warm_up(self, batches: Sequence[int]) -> None:
         """Draw once at each batch size, so that the first prompts do not pay for it; raises ModelError."""
 
-    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
+    def draw(self, jobs: Sequence[Job], abandoned: Abandoned = ..., /) -> list[Picture]:
         """One picture per job, in order. A picture depends on its own job only, not on the batch.
 
+        `abandoned` is asked between steps: once nobody waits for any of the pictures, NobodyWaits is raised.
         Raises ModelError where the model returned another number of pictures or one that is not finite,
         OutOfMemory where the batch is too large.
         """
@@ -54,8 +67,9 @@ class Backend(Protocol):
 def open_backend(kind: str, cascade: Cascade, stage: Stage, gpu: str | None = None) -> Backend:
     """Load the stage's model.
 
-    `kind`: `diffusers` or `sleeping`. `gpu`: the GPU type as the profiles name it; "cpu" never uses a GPU,
-    None uses one if there is one. Raises ModelError (weights, device) or SettingsError (kind, profile).
+    `kind`: `diffusers`, `sleeping` or, to try what faults do, `faulty`. `gpu`: the GPU type as the profiles name
+    it; "cpu" never uses a GPU, None uses one if there is one. Raises ModelError (weights, device) or
+    SettingsError (kind, profile).
     """
     try:
         opener = _KINDS[kind]
@@ -76,7 +90,14 @@ def _sleeping(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
     return SleepingBackend(cascade, stage, gpu)
 
 
+def _faulty(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
+    from models.faulty import FaultyBackend
+
+    return FaultyBackend(cascade, stage, gpu)
+
+
 _KINDS: Final[Mapping[str, Callable[[Cascade, Stage, str | None], Backend]]] = {
     "diffusers": _diffusers,
     "sleeping": _sleeping,
+    "faulty": _faulty,
 }

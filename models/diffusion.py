@@ -8,6 +8,8 @@ and the folder's own model_index.json say the rest.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from models.backend import OutOfMemory, Picture
+from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.discriminator import Discriminator
 from models.encoding import encode
 from models.libraries import WEIGHTS_WRONG, pipeline_from
@@ -28,6 +30,7 @@ from shared.schema import Stage
 Pipeline = Callable[..., Any]
 Scorer = Callable[[Tensor], list[float]]
 
+STEP_ENDED: Final = "callback_on_step_end"
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
 
 
@@ -39,21 +42,25 @@ class DiffusionBackend:
         self._model = model
         self._pipeline = pipeline
         self._scorer = scorer
+        self._tells_steps = STEP_ENDED in inspect.signature(pipeline).parameters
 
     def warm_up(self, batches: Sequence[int]) -> None:
-        """Draw once at each batch size; raises ModelError."""
+        """Draw once at each batch size; raises ModelError, also where the scores are no numbers."""
         for batch in batches:
-            self.draw([Job(f"warm-up-{i}", "a warm-up", 0.0, 0.0, seed=i) for i in range(batch)])
+            drawn = self.draw([Job(f"warm-up-{i}", "a warm-up", 0.0, 0.0, seed=i) for i in range(batch)])
+            if not all(math.isfinite(picture.score or 0.0) for picture in drawn):
+                raise ModelError(f"the discriminator of {self._model.name} gives no score")
 
-    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
-        """One picture per job, in order; raises ModelError, OutOfMemory."""
+    def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
+        """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
         if not jobs:
             return []
         try:
             # The score is of the picture that is given, in its 256 levels.
-            pictures = (self._pictures(jobs) * 255).round() / 255
+            pictures = (self._pictures(jobs, abandoned) * 255).round() / 255
             scores: Sequence[float | None] = self._scorer(pictures) if self._scorer else [None] * len(jobs)
-        except torch.OutOfMemoryError as wrong:
+        except (torch.OutOfMemoryError, MemoryError) as wrong:
+            torch.cuda.empty_cache()  # what the failed batch left in pieces, the smaller one needs whole
             raise OutOfMemory(f"{self._model.name}: no memory for a batch of {len(jobs)}: {wrong}") from wrong
         pixels = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [
@@ -62,7 +69,7 @@ class DiffusionBackend:
         ]
 
     @torch.inference_mode()
-    def _pictures(self, jobs: Sequence[Job]) -> Tensor:
+    def _pictures(self, jobs: Sequence[Job], abandoned: Abandoned) -> Tensor:
         drawn = self._pipeline(
             prompt=[job.prompt for job in jobs],
             # On the CPU whatever the device: a seed then means the same picture everywhere.
@@ -71,8 +78,19 @@ class DiffusionBackend:
             guidance_scale=self._model.guidance,
             output_type="pt",
             return_dict=False,
+            **self._between_steps(abandoned),
         )
         return self._checked(drawn[0], len(jobs))
+
+    def _between_steps(self, abandoned: Abandoned) -> dict[str, Callable[..., Any]]:
+        """What asks between two steps whether anybody still waits; nothing where the pipeline has no place for it."""
+
+        def step_ended(_pipeline: Pipeline, _step: int, _time: object, tensors: dict[str, Any]) -> dict[str, Any]:
+            if abandoned():
+                raise NobodyWaits
+            return tensors
+
+        return {STEP_ENDED: step_ended} if self._tells_steps else {}
 
     def _checked(self, pictures: Tensor, expected: int) -> Tensor:
         if len(pictures) != expected:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
-from models.backend import Picture
+from models.backend import Abandoned, NobodyWaits, Picture, never
 from shared.cascade import recorded_score
 from shared.catalog import Cascade
 from shared.messages import Job
 from shared.schema import Stage
+
+STEP_S: Final = 0.25  # between two looks whether anybody still waits
 
 
 class SleepingBackend:
@@ -30,10 +33,15 @@ class SleepingBackend:
     def warm_up(self, batches: Sequence[int]) -> None:
         """Nothing is loaded, nothing is warmed."""
 
-    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
+    def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """Empty pictures after the profiled seconds of a batch this large, with recorded scores if light."""
-        if jobs:
-            self._sleep(self._cascade.service_s(self.stage, len(jobs), self._gpu))
+        left_s = self._cascade.service_s(self.stage, len(jobs), self._gpu) if jobs else 0.0
+        while left_s > 0:
+            if abandoned():
+                raise NobodyWaits
+            step_s = left_s if left_s < 2 * STEP_S else STEP_S
+            self._sleep(step_s)
+            left_s -= step_s
         if self.stage == "heavy":
             return [Picture(b"") for _ in jobs]
         return [Picture(b"", recorded_score(self._cascade.scores, job.id, job.parameters.get("index"))) for job in jobs]

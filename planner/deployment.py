@@ -20,9 +20,9 @@ from planner.virtual import Clock, Prompt, Queue, Worker
 from shared.cascade import (
     batch_to_take,
     decide,
+    door_wait_s,
     hopeless,
     light_time_s,
-    light_wait_s,
     recorded_score,
     routes_heavy,
     verdict,
@@ -83,13 +83,13 @@ class Deployment:
         self._next_arrival()
         now, allowance_s, plan = self._clock.now, self._scenario.deadline_s, self._plan
         self._notes.offered += 1
-        waits_s = light_wait_s(self._queues["light"].backlog, plan) if plan and plan.throughput("light") else 0.0
-        if waits_s > allowance_s:
-            self._notes.refused += 1
-            return
         prompt_id, text = f"sim-{self._notes.offered - 1}", arrival.prompt or ""
         direct = plan is not None and routes_heavy(text, prompt_id, plan)
         stage, route = DOORS[direct]
+        waits_s = door_wait_s(route, {name: self._queues[name].backlog for name in STAGES}, plan) if plan else math.inf
+        if allowance_s < waits_s < math.inf:
+            self._notes.refused += 1
+            return
         prompt = Prompt(
             prompt_id, self._notes.offered - 1, arrival.index, text, now, now + allowance_s, route, now, stage
         )

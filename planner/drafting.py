@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,10 +38,14 @@ class Setup:
     pinned: Path | None = None
 
 
-def paced(cascade: Cascade, pace: Mapping[Stage, float]) -> Cascade:
-    """The cascade at the measured pace, rounded to the planner's resolution; nonsense is passed over."""
+def as_seen(cascade: Cascade, view: View) -> Cascade:
+    """The cascade at the measured pace, rounded to the planner's resolution, without batches that do not fit.
+
+    A pace that is nonsense is passed over.
+    """
     least, most = PACE_LIMITS
-    return cascade.paced({stage: round_up(value) for stage, value in pace.items() if least <= value <= most})
+    pace: dict[Stage, float] = {stage: round_up(value) for stage, value in view.pace.items() if least <= value <= most}
+    return cascade.capped(view.ceilings).paced(pace)
 
 
 def all_light(case: Case, cascade: Cascade) -> Solution:

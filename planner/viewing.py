@@ -65,6 +65,7 @@ class Watch:
         waiting: Mapping[Stage, int],
         running: Mapping[Stage, int],
         plan: Plan | None,
+        ceilings: Mapping[Stage, Mapping[str, int]] | None = None,
     ) -> View:
         """The view of this moment. A measured pace that is no longer seen fades, lest one slow spell last for ever."""
         self._gpus |= {slot.name: slot.gpu for slot in slots}
@@ -80,6 +81,7 @@ class Watch:
             pace=dict(self._pace),
             plan=plan,
             hardness=tuple(self._hardness),
+            ceilings=ceilings or {},
         )
 
     def _gpu(self, worker: str, stage: Stage) -> str | None:

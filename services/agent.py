@@ -1,7 +1,8 @@
-"""Makes supervisor on this node run what the plan asks, again and again.
+"""Makes supervisor on this node run what the plan asks, again and again, and buries its dead workers at once.
 
 The set of programs is fixed (slot x stage); nothing is trusted but the next listing: supervisor says yes to
 starting a program that is still stopping, never retries a FATAL one, and kills a group whose size changes.
+Whether a worker's process has ended is asked of the system: it says so sooner than supervisor, and surely.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 import xmlrpc.client
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from logging import Logger
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
@@ -18,12 +20,15 @@ from supervisor.xmlrpc import SupervisorTransport
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
+from shared.incarnation import ended
 from shared.log import configure
+from shared.observer import Observer
 from shared.plans import Plan, Slot
 from shared.process import Stop, guarded, patiently
 from shared.schema import STAGES, Stage
 
 PERIOD_S: Final = 1.0
+DEATH_LOOK_S: Final = 0.1  # between two looks whether the known workers' processes live; it costs a system call each
 SETTLED_PERIOD_S: Final = 5.0  # where all is as wanted; a listing of 32 programs costs supervisor 10 ms
 FATAL_PAUSE_S: Final = 10.0  # a program that cannot start is tried again, but not in a busy loop
 
@@ -83,17 +88,21 @@ class Supervisor:
     """Supervisor's XML-RPC over its unix socket."""
 
     def __init__(self, path: Path) -> None:
-        transport = SupervisorTransport(None, None, f"unix://{path.resolve()}")
-        self._rpc: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        self._address = f"unix://{path.resolve()}"
+
+    def _rpc(self) -> Any:
+        # A connection of its own each time: after a call that failed, supervisor's transport can't be used again.
+        transport = SupervisorTransport(None, None, self._address)
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
     def listing(self) -> dict[str, str]:
         """Program -> state name, of the workers only."""
-        rows = cast(list[dict[str, Any]], self._rpc.supervisor.getAllProcessInfo())
+        rows = cast(list[dict[str, Any]], self._rpc().getAllProcessInfo())
         return {row["name"]: row["statename"] for row in rows if row["name"].startswith("worker-")}
 
     def act(self, action: Action) -> None:
         """Ask without waiting; the next listing tells what came of it."""
-        getattr(self._rpc.supervisor, action.verb)(action.program, False)
+        getattr(self._rpc(), action.verb)(action.program, False)
 
 
 class Agent:
@@ -105,20 +114,44 @@ class Agent:
         self._logger = logger
         self._broker = Broker(settings)
         self._last_retry = 0.0
+        self._observer = Observer(self._broker)
+        self._known: dict[str, Mapping[str, str]] = {}  # this node's workers, by their names as consumers
         self._settled: set[str] = set()
-        self._next_look = 0.0
+        self._next_period = self._next_look = 0.0
+
+    def check(self) -> None:
+        """Raise ServerUnfit when this Redis cannot carry the agent."""
+        self._broker.check()
 
     def step(self) -> float:
-        """One look at the plan and, unless all was as it wants, at supervisor; returns the seconds until the next."""
-        wanted = wanted_programs(self._settings, self._broker.plan())
-        if wanted != self._settled or time.monotonic() >= self._next_look:
-            self._look(wanted)
-        return PERIOD_S
+        """One look at the workers and, once a period, at the plan; returns the seconds until the next look.
+
+        Supervisor is asked only where not all was as the plan wants, and now and then.
+        """
+        now_s = time.monotonic()
+        if now_s >= self._next_period:
+            self._next_period = now_s + PERIOD_S
+            wanted = wanted_programs(self._settings, self._broker.plan())
+            if wanted != self._settled or now_s >= self._next_look:
+                self._look(wanted)
+            workers = self._observer.workers(self._settings.node)
+            self._known |= {about["consumer"]: about for about in workers if about.get("process")}
+        self._bury_the_dead()
+        return DEATH_LOOK_S
+
+    def _bury_the_dead(self) -> None:
+        """Hand back at once what workers of this node held whose process has ended."""
+        for consumer, about in list(self._known.items()):
+            if ended(about["process"]):
+                slot_key = self._broker.keys.slot(self._settings.node, int(about["slot"]))
+                taken = self._broker.bury(cast(Stage, about["stage"]), consumer, slot_key)
+                del self._known[consumer]
+                self._logger.info("a worker ended", extra={"worker": consumer, "handed_back": taken})
 
     def _look(self, wanted: set[str]) -> None:
         try:
             listing = self._supervisor.listing()
-        except (OSError, xmlrpc.client.Error) as wrong:
+        except (OSError, HTTPException, xmlrpc.client.Error) as wrong:
             if "SHUTDOWN_STATE" not in str(wrong):  # the node is being stopped, and we with it
                 self._logger.warning("supervisor does not answer", extra={"reason": str(wrong)})
             return
@@ -149,12 +182,12 @@ class Agent:
 def main() -> int:
     """Run the agent of one node until SIGTERM; the workers stay under supervisor."""
     names = ["redis_url", "deployment", "cascade", "node", "slots", "gpu", "resident", "supervisor_socket", "lease_s"]
-    settings = load(parser(__doc__ or "", [*names, "log_dir"]).parse_args())
+    settings = load(parser(__doc__ or "", [*names, "picture_ttl_s", "done_keep_s", "log_dir"]).parse_args())
     settings = settings.model_copy(update={"gpu": settings.gpu or load_cascade(settings.cascade).gpu})
     logger = configure("agent", settings.log_dir)
     stop = Stop().listen()
     agent = Agent(settings, Supervisor(settings.supervisor_socket), logger)
-    Broker(settings).check()
+    agent.check()
     logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
     patiently(agent.step, stop, logger)
     return 0

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from logging import Logger
+from typing import Final
 
 from planner.policies import make_policy
 from planner.viewing import SCORES, Watch, next_plan
@@ -19,8 +20,11 @@ from shared.log import configure
 from shared.messages import Outcome
 from shared.observer import Observer
 from shared.plans import Plan, View
-from shared.process import Stop, guarded, patiently
+from shared.process import Stop, guarded, parting, patiently
 from shared.schema import STAGES, Stage
+
+BEATS: Final = 4  # a lease, of the control that leads
+LOOKS_IN_WAITING: Final = 8  # a lease, of one that waits to take over
 
 
 class Control:
@@ -33,17 +37,29 @@ class Control:
         self._broker = Broker(settings)
         self._observer = Observer(self._broker)
         self._watch = Watch(cascade)
+        self._models: dict[Stage, str] = {stage: model.name for stage, model in cascade.models.items()}
         self._token = uuid.uuid4().hex
+        self._next_look = 0.0
         self._read = ""  # up to this entry of `done`
 
+    def check(self) -> None:
+        """Raise ServerUnfit when this Redis cannot carry the planner."""
+        self._broker.check()
+
     def step(self) -> float:
-        """One planning period; returns the seconds until the next."""
-        began = time.monotonic()
-        leads = self._broker.hold(self._broker.keys.leader("control"), self._token)
-        view = self._view(began)
-        if leads and view.slots:
-            self._put(view)
-        return max(0.0, self._settings.plan_period_s - (time.monotonic() - began))
+        """Keep or seek the lead, and plan when a planning period is over; returns the seconds until the next step."""
+        leads = self._lead()
+        now_s = time.monotonic()
+        if now_s >= self._next_look:
+            self._next_look = now_s + self._settings.plan_period_s
+            view = self._view(now_s)  # one that waits looks too: it takes over with a history
+            if leads and view.slots:
+                self._put(view)
+        looks = BEATS if leads else LOOKS_IN_WAITING
+        return max(0.0, min(self._settings.lease_s / looks, self._next_look - time.monotonic()))
+
+    def _lead(self) -> bool:
+        return self._broker.hold(self._broker.keys.leader("control"), self._token)
 
     def leave(self) -> None:
         """Let another control lead at once; the plan stays in force."""
@@ -51,20 +67,26 @@ class Control:
 
     def _put(self, view: View) -> None:
         plan = next_plan(self._policy, view)
-        if plan is not None and self._broker.put_plan(plan, view, self._token):
+        # Solving may outlast the lease; where nobody took the lead meanwhile, it is still ours to take.
+        if plan is not None and self._lead() and self._broker.put_plan(plan, view, self._token):
             counts = f"{plan.light_workers}x{plan.light_batch} + {plan.heavy_workers}x{plan.heavy_batch}"
             self._logger.info("plan", extra={"version": plan.version, "counts": counts, "why": plan.why})
 
     def _view(self, clock_s: float) -> View:
         self._watch.count(self._observer.totals().get("offered", 0.0), clock_s)
         for entry_id, fields in self._observer.latest(self._broker.keys.done, SCORES, self._read):
-            self._watch.note(Outcome.from_wire(fields))
             self._read = entry_id.decode()
+            try:
+                self._watch.note(Outcome.from_wire(fields))
+            except (KeyError, ValueError) as wrong:  # written by hand: it must not stop the planning
+                self._logger.warning("no outcome", extra={"entry": self._read, "reason": repr(wrong)})
         backlog = self._observer.backlog()
         waiting: dict[Stage, int] = {stage: backlog[stage].waiting for stage in STAGES}
         running: dict[Stage, int] = {stage: backlog[stage].running for stage in STAGES}
         plan = self._broker.plan()
-        return self._watch.view(self._broker.now(), self._observer.slots(), waiting, running, plan)
+        slots = self._observer.slots()
+        ceilings = self._observer.ceilings(self._models, {slot.gpu for slot in slots})
+        return self._watch.view(self._broker.now(), slots, waiting, running, plan, ceilings)
 
 
 def main() -> int:
@@ -84,10 +106,10 @@ def main() -> int:
     )
     stop = Stop().listen()
     control = Control(settings, cascade, policy, logger)
-    Broker(settings).check()
+    control.check()
     logger.info("ready", extra={"policy": settings.policy, "cascade": cascade.name})
-    patiently(control.step, stop, logger)
-    control.leave()
+    patiently(control.step, stop, logger, longest_pause_s=settings.lease_s / BEATS)
+    parting(control.leave, logger)
     return 0
 
 

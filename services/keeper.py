@@ -15,15 +15,17 @@ from shared.broker import Broker
 from shared.cascade import light_time_s, verdict
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
-from shared.connection import CommandRefused
+from shared.connection import CommandRefused, Unreachable
 from shared.log import configure
 from shared.messages import End
 from shared.observer import Observer, OpenPrompt
-from shared.process import Stop, guarded, patiently
+from shared.process import Stop, guarded, parting, patiently
 
 SHORTEST_LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 0.2  # a prompt may be published with very little time
 SWEEP_S: Final = 30.0  # between two sweeps of the names of dead workers
+TAKE_BACK_S: Final = 0.3  # at most, between two looks for workers whose lease has run out
+LOOKS_IN_WAITING: Final = 8  # a lease, of a keeper that waits to take over
 
 
 class Keeper:
@@ -40,16 +42,30 @@ class Keeper:
         self._light_s = self._alone_s = light_s
         self._next_reclaim = 0.0
         self._next_sweep = 0.0
+        self._spared_until = 0.0
+
+    def check(self) -> None:
+        """Raise ServerUnfit when this Redis cannot carry the keeper."""
+        self._broker.check()
 
     def step(self) -> float:
         """One look; returns the seconds until the next."""
+        try:
+            return self._turn()
+        except Unreachable:
+            # No worker could renew its lease meanwhile: those that live do so in a moment.
+            self._spared_until = time.monotonic() + self._settings.lease_s / 2
+            raise
+
+    def _turn(self) -> float:
         if time.monotonic() >= self._next_reclaim:
-            self._next_reclaim = time.monotonic() + self._settings.lease_s / 4
+            self._next_reclaim = time.monotonic() + min(self._settings.lease_s / 4, TAKE_BACK_S)
             self._leads = self._broker.hold(self._broker.keys.leader("keeper"), self._token)
             if self._leads:
                 self._recover()
         if not self._leads:
-            return self._settings.lease_s / 4
+            self._next_reclaim = 0.0
+            return self._settings.lease_s / LOOKS_IN_WAITING
         first = self._observer.next_due()
         return LONGEST_LOOK_S if first is None else self._look(first)
 
@@ -79,12 +95,31 @@ class Keeper:
         self._broker.release(self._broker.keys.leader("keeper"), self._token)
 
     def _recover(self) -> None:
+        """Take back and estimate; what Redis refuses of either must not cost open prompts their deadline."""
+        for part in (self._take_back, self._estimate, self._expire_pictures):
+            try:
+                part()
+            except CommandRefused as wrong:
+                self._logger.error("redis refused a command", extra={"reason": str(wrong)})
+
+    def _take_back(self) -> None:
+        if time.monotonic() < self._spared_until:
+            return
         sweep = time.monotonic() >= self._next_sweep
         if sweep:
             self._next_sweep = time.monotonic() + SWEEP_S
         taken = self._broker.reclaim(sweep=sweep)
         if taken:
             self._logger.warning("took back prompts of dead workers", extra={"prompts": taken})
+
+    def _expire_pictures(self) -> None:
+        try:
+            self._broker.expire_pictures()
+        except Unreachable as wrong:  # where they live may be another server: prompts must not wait for it
+            self._logger.warning("pictures are out of reach", extra={"reason": str(wrong)})
+
+    def _estimate(self) -> None:
+        """How long the light stage needs for one prompt more, as the plan and the queue have it."""
         plan = self._broker.plan()
         if plan is not None and plan.light_workers:
             waiting = self._observer.backlog()["light"].waiting
@@ -115,10 +150,10 @@ def main() -> int:
     cascade = load_cascade(settings.cascade)
     stop = Stop().listen()
     keeper = Keeper(settings, cascade.service_s("light", 1), logger)
-    Broker(settings).check()
+    keeper.check()
     logger.info("ready")
-    patiently(keeper.step, stop, logger)
-    keeper.leave()
+    patiently(keeper.step, stop, logger, longest_pause_s=settings.lease_s / 4)
+    parting(keeper.leave, logger)
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from shared.broker import Broker
 from shared.config import Settings
+from shared.incarnation import identity
 from shared.messages import Entry
 from shared.plans import Slot
 from shared.process import Stop, patiently
@@ -36,13 +37,16 @@ class Lease:
         self._period_s = settings.lease_s / BEATS
         self._about = {"node": settings.node, "slot": str(settings.slot), "gpu": settings.gpu or ""}
         self._about |= {"stage": stage, "model": model, "ready": "0", "error": "", "pid": str(os.getpid())}
+        self._about |= {"consumer": consumer, "process": identity()}
         self._entries: Sequence[Entry] = ()
+        self._unwanted: frozenset[str] = frozenset()  # ids of entries in hand that are not ours any more
         self._holds_slot = False
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Announce the worker and begin to beat."""
+        """Announce the worker and begin to beat; raises ServerUnfit when this Redis cannot carry it."""
+        self._broker.check()
         self._broker.announce(self._stage, self.consumer, self._about)
         self._thread.start()
 
@@ -54,6 +58,11 @@ class Lease:
     def carry(self, entries: Sequence[Entry]) -> None:
         """What the worker has in its hands."""
         self._entries = entries
+        self._unwanted = frozenset()
+
+    def abandoned(self, entries: Sequence[Entry]) -> bool:
+        """Whether nobody waits for any of these any more, as far as the last beat knew."""
+        return all(entry.entry_id in self._unwanted for entry in entries)
 
     def note_plan(self, version: int) -> None:
         """Remember the newest plan version seen; wakes the worker when it is another one."""
@@ -88,13 +97,21 @@ class Lease:
         patiently(self._beat, self._stop, self._logger, longest_pause_s=self._period_s)
 
     def _beat(self) -> float:
-        holds, busy = self._holds_slot, bool(self._entries)
-        renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, self._entries, holds=holds)
+        holds, entries = self._holds_slot, self._entries
+        renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, entries, holds=holds)
         self.note_plan(renewal.plan_version)
         if not renewal.alive and not self._stop:
             self._logger.warning("the lease had run out", extra={"consumer": self.consumer})
             self._broker.announce(self._stage, self.consumer, self._about)
         if holds and not renewal.holder:
             self.lose_slot()
+        self._note_lost([entry for entry in entries if entry.entry_id not in renewal.entries], entries)
         # Who holds no prompt has nothing to lose but its standing, and there may be hundreds of them.
-        return self._period_s if busy else 2 * self._period_s
+        return self._period_s if entries else 2 * self._period_s
+
+    def _note_lost(self, lost: Sequence[Entry], entries: Sequence[Entry]) -> None:
+        """Remember what was cancelled or went to another; a picture that the keeper overtook may still be stored."""
+        if lost:
+            awaited = self._broker.upgradable(self.consumer, [entry.job.id for entry in lost])
+            if entries is self._entries:
+                self._unwanted = frozenset(entry.entry_id for entry in lost if entry.job.id not in awaited)

@@ -28,6 +28,7 @@ from shared.ledger import percentile
 from shared.log import configure
 from shared.messages import Job
 from shared.process import Stop, guarded
+from shared.wire import check_prompt
 from traces.read import Arrival, TraceError, read_prompts, read_trace, scale
 
 AT_ONCE: Final = 64  # prompts in one call to the door
@@ -40,13 +41,15 @@ class Report:
     """What the publisher did."""
 
     receipts: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)  # by their reason
     lags_s: list[float] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and lateness, for people and for the run's folder."""
         lags_s = sorted(self.lags_s)
         late = {f"lag_p{percent}_s": round(percentile(lags_s, percent), 6) for percent in (50, 99, 100)}
-        return {"offered": sum(self.receipts.values()), **self.receipts, **late}
+        reasons = {f"refused_{why}": count for why, count in sorted(self.refusals.items())}
+        return {"offered": sum(self.receipts.values()), **self.receipts, **reasons, **late}
 
 
 class Publisher:
@@ -84,6 +87,7 @@ class Publisher:
                 continue
             known = "published" if again else "known"
             self.report.receipts.update(known if each.status == "known" else each.status for each in receipts)
+            self.report.refusals.update(each.why for each in receipts if each.status == "refused")
             self.report.lags_s += [offer.lag_s for offer in offers]
             return
 
@@ -116,12 +120,22 @@ def prompts_for(cascade: str, path: Path | None) -> list[str]:
     """The prompts of a file, or captions of the scenes that the tiny cascade knows."""
     if path is not None:
         # The published file has an empty line; its place must stay, for scores are looked up by it.
-        return [prompt or UNTITLED for prompt in read_prompts(path)]
+        return checked([prompt or UNTITLED for prompt in read_prompts(path)], path)
     if cascade != "tiny":
         raise SettingsError("prompts: name a file with one prompt a line (--prompts FILE)")
     from models.scenes import caption, held_out_scenes
 
     return [caption(scene) for scene in held_out_scenes(1000, seed=0)]
+
+
+def checked(prompts: list[str], source: Path) -> list[str]:
+    """The prompts, where every door would take them; raises SettingsError with file and line."""
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            check_prompt(prompt)
+        except ValueError as wrong:
+            raise SettingsError(f"{source}:{number}: {wrong}") from None
+    return prompts
 
 
 def main() -> int:
@@ -136,6 +150,7 @@ def main() -> int:
     logger = configure("publisher", settings.log_dir)
     try:
         arrivals = scale(read_trace(arguments.trace), rate=arguments.rate, time=arguments.time)
+        checked([arrival.prompt or UNTITLED for arrival in arrivals], arguments.trace)
         prompts = prompts_for(settings.cascade, arguments.prompts)
     except TraceError as wrong:
         raise SettingsError(str(wrong)) from None

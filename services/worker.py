@@ -8,52 +8,56 @@ up after the batch in which it saw another plan.
 
 from __future__ import annotations
 
-import math
 import time
+import traceback
 import uuid
-from collections import deque
 from collections.abc import Sequence
 from logging import Logger
-from statistics import median
-from typing import Final
+from typing import Final, cast
 
-from models.backend import Backend, Picture, open_backend
+from models.backend import Backend, NobodyWaits, OutOfMemory, Picture, open_backend
 from services.lease import Lease
-from shared.broker import BLOCK_S, Broker
+from services.studio import Studio, scored
+from services.watchdog import Watchdog
+from shared.broker import Broker
 from shared.cascade import decide, hopeless
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
-from shared.connection import CommandRefused
+from shared.connection import BLOCK_S, CommandRefused
 from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
+from shared.letters import RETRY_OF
 from shared.log import configure
-from shared.messages import Entry, Visit
+from shared.messages import End, Entry, Visit
 from shared.plans import Plan
-from shared.process import Stop, guarded, patiently
+from shared.process import Stop, guarded, parting, patiently
 from shared.schema import Stage
 
 SLOT_RETRY_S: Final = 0.02  # the other process of the slot is finishing its batch
-PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
+TRACEBACK_LIMIT: Final = 4_000  # characters of its end
 
 
 class Worker:
     """One stage on one slot, until told to stop."""
 
     def __init__(
-        self, settings: Settings, stage: Stage, cascade: Cascade, backend: Backend, lease: Lease, logger: Logger
+        self,
+        settings: Settings,
+        stage: Stage,
+        cascade: Cascade,
+        backend: Backend,
+        lease: Lease,
+        logger: Logger,
+        watchdog: Watchdog | None = None,
     ) -> None:
-        self._settings = settings
         self._stage = stage
-        self._cascade = cascade
-        self._backend = backend
         self._lease = lease
         self._logger = logger
         self._broker = Broker(settings)
         self._plan: Plan | None = None
-        self._profiled: list[float] = []
-        self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
         self._shaken = False  # the last turn broke off: prompts may be ours that we do not know of
-        self._unknown: set[bytes] = set()
+        self._unknown: set[bytes] = {RETRY_OF}
+        self._studio = Studio(settings, stage, cascade, backend, self._broker, logger, watchdog)
         self._allowance_s = settings.deadline_s or cascade.deadline_s
 
     def step(self) -> float:
@@ -90,19 +94,24 @@ class Worker:
         return 0.0
 
     def leave(self) -> None:
-        """Give everything back; nothing is in hand between two steps."""
+        """Give everything back."""
+        if self._shaken:
+            self._broker.hand_back_all(self._stage, self._lease.consumer)
+        self._lease.end(self._broker)
+
+    def die(self) -> None:
+        """End the lease with the prompt that broke this worker in hand: it is charged with a death."""
         self._lease.end(self._broker)
 
     def _current_plan(self) -> Plan | None:
         if self._plan is None or self._plan.version != self._lease.plan_version:
             self._plan = self._broker.plan()
             self._lease.note_plan(self._plan.version if self._plan else 0)
+            self._studio.learn_ceiling()
         return self._plan
 
     def _claim(self, plan: Plan) -> Claim:
-        batch = plan.batch(self._stage)
-        pace = self._pace()
-        service_s = [seconds * pace for seconds in self._profile(batch)]
+        batch = self._studio.capped(plan.batch(self._stage))
         return self._broker.claim(
             self._stage,
             self._lease.consumer,
@@ -110,28 +119,20 @@ class Worker:
             batch=batch,
             hold_s=plan.hold_s(self._stage),
             allowance_s=self._allowance_s,
-            service_s=service_s,
+            service_s=self._studio.service_s(batch),
         )
-
-    def _profile(self, batch: int) -> list[float]:
-        """Profiled seconds for batches of 1 to `batch`."""
-        while len(self._profiled) < batch:
-            size = len(self._profiled) + 1
-            self._profiled.append(self._cascade.service_s(self._stage, size, self._settings.gpu))
-        return self._profiled[:batch]
 
     def _serve(self, claim: Claim, plan: Plan) -> None:
         entries = [known for entry in claim.entries if (known := self._known(entry)) is not None]
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
-        alone_s = self._profile(1)[0] * self._pace()
+        alone_s = self._studio.alone_s()
         late: list[Entry] = []
         live: list[Entry] = []
         for entry in entries:
             (late if hopeless(entry.job.deadline, claim.now, alone_s) else live).append(entry)
-        if not live and self._ratios:
-            # Nothing is drawn, so nothing is learnt: forget the oldest, lest a slow spell last for ever.
-            self._ratios.popleft()
+        if not live:
+            self._studio.forget()
         try:
             if live:
                 self._draw(live, plan, claim.next_waiting, offset_s)
@@ -170,30 +171,46 @@ class Worker:
 
     def _draw(self, entries: Sequence[Entry], plan: Plan, waiting: int, offset_s: float) -> None:
         started = time.time()
-        try:
-            pictures = self._backend.draw([entry.job for entry in entries])
-            if len(pictures) != len(entries):
-                raise ModelError(f"{len(pictures)} pictures for {len(entries)} prompts")
-        except Exception as wrong:  # noqa: BLE001 (the edge: whatever a model raises ends its prompt, not the worker)
-            self._spoilt(entries, wrong)
+        drawn = self._studio.attempt(entries, lambda: self._lease.abandoned(entries))
+        if isinstance(drawn, NobodyWaits):
+            self._logger.info("a batch was given up", extra={"prompts": [entry.job.id for entry in entries]})
+            self._broker.hand_back(self._stage, self._lease.consumer, entries)  # none is ours; should one be, it waits
+            return
+        if isinstance(drawn, OutOfMemory) and len(entries) > 1:
+            self._draw_smaller(entries, plan, waiting, offset_s)
+            return
+        if isinstance(drawn, Exception):
+            self._spoilt(entries, drawn)
             return
         finished = time.time()
-        self._ratios.append((finished - started) / self._profile(len(entries))[-1])
         hops = [
             self._hop(entry, picture, plan, waiting, (started + offset_s, finished + offset_s), len(entries))
-            for entry, picture in zip(entries, pictures, strict=True)
+            for entry, picture in zip(entries, drawn, strict=True)
         ]
         self._broker.commit(self._stage, self._lease.consumer, hops)
+
+    def _draw_smaller(self, entries: Sequence[Entry], plan: Plan, waiting: int, offset_s: float) -> None:
+        """A batch that does not fit the memory, in halves; no batch of this model will be larger on such a GPU."""
+        half = len(entries) // 2
+        self._studio.lower_ceiling(half)
+        alone_s = self._studio.alone_s()
+        for place in range(0, len(entries), half):
+            part = entries[place : place + half]
+            late = [entry for entry in part if hopeless(entry.job.deadline, time.time() + offset_s, alone_s)]
+            self._let_go(late)
+            if live := [entry for entry in part if entry not in late]:
+                self._draw(live, plan, waiting, offset_s)
 
     def _hop(
         self, entry: Entry, picture: Picture, plan: Plan, waiting: int, span: tuple[float, float], batch: int
     ) -> Hop:
         started, finished = span
-        sound = self._stage == "heavy" or (picture.score is not None and math.isfinite(picture.score))
+        sound = self._stage == "heavy" or scored(picture)
         visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score if sound else None)
         done = Entry(entry.priority, entry.entry_id, entry.job.visited(visit))
         if not sound:
-            return Hop(done, "failed", "error", b"", visit.gpu_s, reason=f"score is {picture.score}")
+            wrong = f"score is {picture.score}"
+            return Hop(done, "failed", "error", b"", visit.gpu_s, reason=wrong, blamed=True)
         if self._stage == "heavy":
             return Hop(done, "heavy", entry.job.route, picture.data, visit.gpu_s)
         job = entry.job
@@ -208,19 +225,18 @@ class Worker:
         if len(entries) > 1:
             self._broker.hand_back(self._stage, self._lease.consumer, entries, suspect=True)
             return
+        self._studio.check()
         kept = entries[0].job.light_visit
-        hop = Hop(entries[0], "light" if kept else "failed", "heavy_failed" if kept else "error", reason=reason[:500])
+        end, why = ("light", "heavy_failed") if kept else ("failed", "error")
+        where = "".join(traceback.format_exception(wrong))[-TRACEBACK_LIMIT:]
+        hop = Hop(entries[0], cast(End, end), why, reason=reason[:500], blamed=True, traceback=where)
         self._broker.commit(self._stage, self._lease.consumer, [hop])
-
-    def _pace(self) -> float:
-        """Measured over profiled seconds of the last batches; 1 where nothing was drawn lately."""
-        return median(self._ratios) if self._ratios else 1.0
 
 
 def main() -> int:
     """Run a worker until SIGTERM; while the model loads, SIGTERM ends it at once."""
     names = ["redis_url", "deployment", "cascade", "backend", "stage", "node", "slot", "gpu", "deadline_s"]
-    options = parser(__doc__ or "", [*names, "lease_s", "picture_ttl_s", "done_keep_s", "log_dir"])
+    options = parser(__doc__ or "", [*names, "lease_s", "hang_s", "grace_s", "picture_ttl_s", "done_keep_s", "log_dir"])
     settings = load(options.parse_args())
     if settings.stage is None:
         raise SettingsError("stage: say --stage light or --stage heavy")
@@ -228,7 +244,6 @@ def main() -> int:
     cascade = load_cascade(settings.cascade)
     settings = settings.model_copy(update={"gpu": settings.gpu or cascade.gpu})
     logger = configure(f"worker-{stage}-{settings.slot}", settings.log_dir)
-    Broker(settings).check()
     consumer = f"{settings.node}-{settings.slot}-{stage}-{uuid.uuid4().hex[:8]}"
     lease = Lease(settings, stage, consumer, cascade.models[stage].name, logger)
     lease.start()
@@ -239,11 +254,17 @@ def main() -> int:
         lease.describe(error=str(wrong)[:300])  # who waits for this slot learns why in vain
         raise
     stop = Stop().listen()
+    watchdog = Watchdog(settings, stage, lease, stop, logger)
+    watchdog.start()
     lease.describe(ready="1")
     logger.info("ready", extra={"consumer": consumer, "model": cascade.models[stage].name})
-    worker = Worker(settings, stage, cascade, backend, lease, logger)
-    patiently(worker.step, stop, logger)
-    worker.leave()
+    worker = Worker(settings, stage, cascade, backend, lease, logger, watchdog)
+    try:
+        patiently(worker.step, stop, logger)
+    except ModelError:
+        parting(worker.die, logger)
+        raise
+    parting(worker.leave, logger)
     return 0
 
 

@@ -1,51 +1,37 @@
 """Every Redis command that changes something.
 
 What changes a prompt's state is a script in `lua/`, so that each hop happens wholly or not at all; the
-methods here only pack and unpack. Reading for planners and people is in `observer.py`.
+methods here only pack and unpack. The door is in `admission.py`, leases, tokens and plans are in `standing.py`,
+reading for planners and people is in `observer.py`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
-import msgpack
-
+from shared.admission import Admission, packed
 from shared.config import Settings
-from shared.connection import Argument, CommandRefused, Connection
+from shared.connection import BLOCK_S, Argument, CommandRefused
 from shared.errors import MalformedEntry
-from shared.exchange import Broken, Claim, Hop, Publication, Receipt, Renewal
-from shared.messages import End, Entry, Job, Wire
-from shared.plans import Plan, View
-from shared.schema import CLASSES, GROUP, NODE_TTL_S, NORMAL, RETURNED, STAGES, SUSPECT, Stage
+from shared.exchange import Broken, Claim, Hop, flatten
+from shared.messages import Entry, Job, Wire
+from shared.pictures import open_pictures
+from shared.schema import RETURNED, SUSPECT, Stage
+from shared.wire import read_id
 
-BLOCK_S: Final = 2.0  # longest blocking read; a lost wake-up costs no more than this
+LETTER_LIMIT: Final = 32 * 1024  # bytes that a dead letter keeps of a malformed entry
+LETTER_FIELDS: Final = 64
+VALUE_LIMIT: Final = 4096
 
 
-class Broker(Connection):
+class Broker(Admission):
     """The commands of one deployment."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._ttl_ms = int(settings.picture_ttl_s * 1000)
-        self._lease_ms = int(settings.lease_s * 1000)
-
-    # -- the door --------------------------------------------------------------------------------------------
-
-    def publish(self, publications: Sequence[Publication]) -> list[Receipt]:
-        """Offer prompts; each is published once, however often its id comes."""
-        keys = [*self.keys.streams["light"], *self.keys.streams["heavy"], self.keys.due, self.keys.totals]
-        keys += [self.keys.plan, self.keys.wake["light"], self.keys.wake["heavy"]]
-        offers: list[list[Any]] = []
-        for publication in publications:
-            job = publication.job
-            keys.append(self.keys.prompt(job.id))
-            stage, fields = int(job.route == "heavy"), flatten(job.wire(stamped=False))
-            offers.append([job.id, stage, job.priority, publication.allowance_s, publication.lag_s, fields])
-        replies = self.run("publish", keys, [_packed(offers)])
-        return [_receipt(each.job.id, reply) for each, reply in zip(publications, replies, strict=True)]
+        self.pictures = open_pictures(self)
 
     # -- a worker --------------------------------------------------------------------------------------------
 
@@ -66,7 +52,8 @@ class Broker(Connection):
     ) -> Claim:
         """Take a batch for this consumer, which must hold the slot. `service_s[n-1]`: seconds for n."""
         following = self.keys.streams["heavy"] if stage == "light" else ()
-        keys = [*self.keys.streams[stage], self.keys.plan, slot_key, self.keys.wake[stage], *following]
+        keys = [*self.keys.streams[stage], self.keys.plan, slot_key, self.keys.wake[stage], self.keys.totals]
+        keys += following
         arguments: list[Argument] = [consumer, consumer, batch, hold_s, allowance_s, *service_s[:batch]]
         status, version, now, ask_again, next_waiting, *rows = self.run("claim", keys, arguments)
         entries: list[Entry] = []
@@ -114,6 +101,8 @@ class Broker(Connection):
         A record that is missing belongs to an entry written by hand with an id: it is adopted first.
         Raises CommandRefused when Redis refused one; that prompt stays pending, the others are done.
         """
+        if self.settings.pictures_at:
+            hops = self._put_pictures(stage, hops)
         replies = self._commit(stage, consumer, hops)
         orphans = [i for i, reply in enumerate(replies) if reply == -1]
         for i in orphans:
@@ -123,38 +112,45 @@ class Broker(Connection):
         for reply in replies:
             if isinstance(reply, bytes):
                 raise CommandRefused(reply.decode(errors="replace"))
+        if self.settings.pictures_at and 0 in replies:
+            self._drop_cancelled(stage, hops)
         return replies
+
+    def _put_pictures(self, stage: Stage, hops: Sequence[Hop]) -> list[Hop]:
+        """Pictures that live elsewhere are put there first: an outcome never names one that is not there."""
+        self.pictures.put({(hop.entry.job.id, stage): hop.picture for hop in hops if hop.picture})
+        return [replace(hop, picture=b"") for hop in hops]
+
+    def _drop_cancelled(self, stage: Stage, hops: Sequence[Hop]) -> None:
+        states = self.states([hop.entry.job.id for hop in hops])
+        self.pictures.drop((prompt_id, stage) for prompt_id, state in states.items() if state == "cancelled")
 
     def _commit(self, stage: Stage, consumer: str, hops: Sequence[Hop]) -> list[Any]:
         if not hops:
             return []
         keys = [*self.keys.streams[stage], *self.keys.streams["heavy"], self.keys.wake["heavy"], *self._ending()]
-        packed: list[list[Any]] = []
+        keys += [self.keys.pictures, self.keys.picture_bytes]
+        rows: list[list[Any]] = []
         for hop in hops:
             job = hop.entry.job
             keys += (self.keys.prompt(job.id), self.keys.image(job.id, stage))
             score = str(job.visits[-1].score) if job.visits else ""
             head = [hop.entry.priority, hop.entry.entry_id, job.id, hop.end or "", hop.why, hop.picture, hop.gpu_s]
             fields = flatten(job.wire()) if hop.fields is None else hop.fields
-            packed.append([*head, score, [*fields, "reason", hop.reason] if hop.reason else fields])
-        arguments: list[Argument] = [consumer, self._ttl_ms, self.settings.done_keep_s, _packed(packed)]
+            stated = [*fields, "reason", hop.reason] if hop.reason else fields
+            rows.append([*head, score, stated, _letter(hop, consumer)])
+        arguments: list[Argument] = [consumer, self._ttl_ms, self.settings.done_keep_s, packed(rows)]
         return cast(list[Any], self.run("commit", keys, arguments))
 
     def fail(self, stage: Stage, consumer: str, broken: Broken, allowance_s: float) -> None:
         """End a malformed entry as failed; its own bytes go to the dead letters."""
         raw = broken.error.fields
-        own_id = raw.get(b"id", b"").decode(errors="replace")[:200]
-        entry = self.adopt(stage, Entry(broken.priority, broken.entry_id, Job(own_id, "", 0.0, 0.0)), allowance_s)
+        given = Job(_id_or_none(raw), "", 0.0, 0.0)
+        entry = self.adopt(stage, Entry(broken.priority, broken.entry_id, given), allowance_s)
         job = entry.job
         stated: Wire = {"id": job.id, "published": f"{job.published:.6f}", "deadline": f"{job.deadline:.6f}"}
         stated |= {"reason": broken.error.reason[:500], "stage": stage}
-        kept = {name: value for name, value in list(raw.items())[:64] if name.decode(errors="replace") not in stated}
-        fields = flatten(stated) + [part[:4096] for pair in kept.items() for part in pair]
-        self._commit(stage, consumer, [Hop(entry, "failed", "malformed", fields=fields)])
-
-    def _ending(self) -> list[str]:
-        keys = self.keys
-        return [keys.due, keys.done, keys.dead, keys.events, keys.totals]
+        self._commit(stage, consumer, [Hop(entry, "failed", "malformed", fields=flatten(stated) + _kept(raw, stated))])
 
     def hand_back(self, stage: Stage, consumer: str, entries: Iterable[Entry], *, suspect: bool = False) -> int:
         """Return entries to the queue at their old place; suspect ones are drawn alone from then on."""
@@ -168,83 +164,30 @@ class Broker(Connection):
     def _hand_back(self, stage: Stage, arguments: list[Argument]) -> int:
         return cast(int, self.run("hand_back", [*self.keys.streams[stage], self.keys.wake[stage]], arguments))
 
-    def announce(self, stage: Stage, consumer: str, about: Mapping[str, str]) -> None:
-        """Say what a worker is; this is its lease. Its name enters the group, which lists all workers."""
-        key = self.keys.worker(consumer)
-        with self.client.pipeline(transaction=True) as pipe:
-            pipe.xgroup_createconsumer(self.keys.streams[stage][NORMAL], GROUP, consumer)
-            pipe.hset(key, mapping=cast(Any, about))
-            pipe.pexpire(key, self._lease_ms)
-            pipe.execute()
-
-    def renew(
-        self, stage: Stage, consumer: str, slot_key: str, entries: Iterable[Entry], *, holds: bool = True
-    ) -> Renewal:
-        """One beat of the lease, and of the slot if it `holds` that; tells which entries are still this consumer's."""
-        pairs = [part for entry in entries for part in (entry.priority, entry.entry_id)]
-        keys = [self.keys.worker(consumer), slot_key, *self.keys.streams[stage], self.keys.plan]
-        alive, holder, version, *still = self.run(
-            "renew", keys, [consumer, consumer if holds else "", self._lease_ms, *pairs]
-        )
-        return Renewal(bool(alive), bool(holder), int(version), frozenset(entry.decode() for entry in still))
-
-    def retire(self, stage: Stage, consumer: str) -> None:
-        """Forget a worker that stopped with nothing in hand."""
-        self.client.delete(self.keys.worker(consumer))
-        for stream in self.keys.streams[stage]:
-            self._reclaim(stage, stream, [consumer])
-
-    # -- tokens and plans ------------------------------------------------------------------------------------
-
-    def hold(self, key: str, token: str) -> bool:
-        """Take or renew a token (a slot, or the lead of a service)."""
-        return bool(self.run("hold", [key], [token, self._lease_ms]))
-
-    def release(self, key: str, token: str) -> bool:
-        """Give a token up, if it is ours."""
-        return bool(self.run("release", [key], [token]))
-
-    def plan(self) -> Plan | None:
-        """The plan in force."""
-        fields = cast(dict[bytes, bytes], self.client.hgetall(self.keys.plan))
-        return Plan.from_wire(fields) if fields else None
-
-    def put_plan(self, plan: Plan, view: View, token: str) -> bool:
-        """Put a plan in force, if this token still leads and the plan is newer.
-
-        Where slots change their stage all workers are woken, so that idle ones notice at once.
-        """
-        keys = [self.keys.leader("control"), self.keys.plan, self.keys.plans, self.keys.events, self.keys.totals]
-        keys += self.keys.wake.values()
-        moved = view.plan is None or view.plan.assignment != plan.assignment
-        seen: dict[str, Any] = {"offered": view.offered[-10:], "waiting": view.waiting, "running": view.running}
-        seen |= {"slots": len(view.slots), "scores": len(view.scores), "pace": view.pace}
-        return bool(
-            self.run(
-                "plan",
-                keys,
-                [token, plan.version, json.dumps(seen), len(view.slots) if moved else 0, *flatten(plan.wire())],
-            )
-            == 1
-        )
-
-    def announce_node(self, name: str, about: Mapping[str, str]) -> None:
-        """Say what an agent's node has."""
-        key = self.keys.node(name)
-        with self.client.pipeline(transaction=True) as pipe:
-            pipe.delete(key)
-            pipe.hset(key, mapping=cast(Any, about))
-            pipe.pexpire(key, int(NODE_TTL_S * 1000))
-            pipe.execute()
+    def purge_letters(self) -> int:
+        """Throw all dead letters away; returns how many."""
+        return self.client.xtrim(self.keys.dead, maxlen=0, approximate=False)
 
     # -- the keeper ------------------------------------------------------------------------------------------
 
-    def overtake(self, prompt_id: str, stage: Stage, priority: int, entry_id: str, end: End, why: str) -> bool:
-        """End a prompt that somebody else holds, or nobody."""
-        keys = [self.keys.streams[stage][priority], self.keys.prompt(prompt_id), *self._ending()]
-        keys.append(self.keys.image(prompt_id, "light"))
-        arguments: list[Argument] = [entry_id, prompt_id, end, why, self._ttl_ms, self.settings.done_keep_s]
-        return bool(self.run("overtake", keys, arguments))
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """The state of each prompt's record, "" where there is none."""
+        return self._of_records(ids, "state")
+
+    def upgradable(self, consumer: str, ids: Sequence[str]) -> set[str]:
+        """Those that the keeper ended while this consumer drew them: a better picture of them is still stored."""
+        return {each for each, owner in self._of_records(ids, "overtaken").items() if owner == consumer}
+
+    def _of_records(self, ids: Sequence[str], field: str) -> dict[str, str]:
+        pipe = self.client.pipeline(transaction=False)
+        for prompt_id in ids:
+            pipe.hget(self.keys.prompt(prompt_id), field)
+        found: list[bytes | None] = pipe.execute()
+        return {prompt_id: (value or b"").decode() for prompt_id, value in zip(ids, found, strict=True)}
+
+    def expire_pictures(self) -> int:
+        """Forget pictures that are too old or exceed the budget, but none of an open prompt; returns how many."""
+        return self.pictures.expire(lambda ids: {each for each, state in self.states(ids).items() if state == "open"})
 
     def move_to_light(self, prompt_id: str, priority: int, entry_id: str) -> bool:
         """Move a prompt that waits for heavy, without a picture, to the light stage."""
@@ -252,47 +195,28 @@ class Broker(Connection):
         keys = [streams["heavy"][priority], self.keys.prompt(prompt_id), streams["light"][priority]]
         return bool(self.run("move", [*keys, self.keys.wake["light"]], [entry_id, prompt_id]))
 
-    def reclaim(self, *, sweep: bool = True) -> int:
-        """Take back what dead workers held; returns how many entries.
 
-        `sweep`: forget also the names of dead workers that held nothing.
-        """
-        taken = 0
-        for stage in STAGES:
-            for priority in CLASSES:
-                stream = self.keys.streams[stage][priority]
-                try:
-                    rows = cast(list[Mapping[str, Any]], self.client.xinfo_consumers(stream, GROUP))
-                except CommandRefused as gone:
-                    if "NOGROUP" not in str(gone) and "no such key" not in str(gone):
-                        raise
-                    self.ensure_groups()
-                    continue
-                holders = [cast(bytes, row["name"]).decode() for row in rows if row["pending"] or sweep]
-                taken += self._reclaim(stage, stream, [name for name in holders if name not in (RETURNED, SUSPECT)])
-        return taken
-
-    def _reclaim(self, stage: Stage, stream: str, consumers: Sequence[str]) -> int:
-        if not consumers:
-            return 0
-        keys = [stream, self.keys.wake[stage], self.keys.totals, *(self.keys.worker(name) for name in consumers)]
-        return cast(int, self.run("reclaim", keys, consumers))
+def _id_or_none(raw: Mapping[bytes, bytes]) -> str:
+    """A malformed entry's own id; an id that is malformed itself is replaced by the entry's."""
+    try:
+        return read_id(raw.get(b"id", b""))
+    except ValueError:
+        return ""
 
 
-def _packed(value: list[list[Any]]) -> bytes:
-    # One argument packed in C, instead of dozens a prompt packed one by one; Lua knows msgpack's old strings.
-    return cast(bytes, msgpack.packb(value, use_bin_type=False))
+def _kept(raw: Mapping[bytes, bytes], stated: Wire) -> list[str | bytes]:
+    """What a dead letter keeps of a malformed entry's own fields: the first ones, each cut, and all of them too."""
+    kept: list[str | bytes] = []
+    room = LETTER_LIMIT
+    for name, value in list(raw.items())[:LETTER_FIELDS]:
+        pair = name[:VALUE_LIMIT], value[:VALUE_LIMIT]
+        if name.decode(errors="replace") not in stated and (room := room - sum(map(len, pair))) >= 0:
+            kept += pair
+    return kept
 
 
-def flatten(fields: Wire) -> list[str | bytes]:
-    """A mapping as the flat list that scripts take."""
-    return [part for pair in fields.items() for part in pair]
-
-
-def _receipt(prompt_id: str, reply: Sequence[bytes]) -> Receipt:
-    status, value = reply[0].decode(), reply[1]
-    if status == "published":
-        return Receipt(prompt_id, "published", deadline=float(value))
-    if status == "refused":
-        return Receipt(prompt_id, "refused", retry_after_s=float(value))
-    return Receipt(prompt_id, "known", state=value.decode())
+def _letter(hop: Hop, consumer: str) -> list[str]:
+    """What the dead letter says beside the outcome; nothing where the prompt was not to blame for anything."""
+    if not hop.blamed:
+        return []
+    return ["node", consumer.rsplit("-", 3)[0], "worker", consumer, "traceback", hop.traceback]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 from shared.messages import Route
 from shared.plans import Plan
-from shared.schema import Stage
+from shared.schema import CLASSES, LOWER_EVERY, Stage
 
 Decision = Literal["escalate", "confident", "no_time", "light_only"]
 Verdict = Literal["wait", "keep_light", "to_light", "drop"]
@@ -146,12 +146,51 @@ def hopeless(deadline: float, now: float, service_s: float) -> bool:
     return now + service_s > deadline
 
 
-def light_wait_s(backlog: int, plan: Plan) -> float:
-    """Seconds until a prompt published now has its light picture; infinite without light workers."""
-    throughput = plan.throughput("light")
+def wait_s(stage: Stage, ahead: float, plan: Plan) -> float:
+    """Seconds until a stage has drawn one more prompt while so many stand before it; infinite without workers."""
+    throughput = plan.throughput(stage)
     if throughput <= 0:
         return float("inf")
-    return backlog / throughput + plan.light_service_s
+    return ahead / throughput + plan.service_s(stage)
+
+
+def light_wait_s(backlog: int, plan: Plan) -> float:
+    """Seconds until a prompt published now has its light picture; infinite without light workers."""
+    return wait_s("light", backlog, plan)
+
+
+def door_wait_s(route: Route, ahead: Mapping[Stage, float], plan: Plan) -> float:
+    """Seconds until a prompt published now is drawn; infinite where the plan does not say.
+
+    `ahead`: prompts that stand before it in each stage. One that skips light still has light as its way out.
+    `lua/publish.lua` says the same in Lua; a test holds the two together.
+    """
+    stages: tuple[Stage, ...] = ("light", "heavy") if route == "heavy" else ("light",)
+    return min(wait_s(stage, ahead[stage], plan) for stage in stages)
+
+
+def stands_before(waiting: Sequence[int], running: Sequence[int], priority: int) -> float:
+    """Prompts that a stage draws before a new one of a class; `waiting` and `running` count them by class.
+
+    Those of its own class or a higher one, whatever a worker has in its hands, and of the lower ones as many as
+    the batches that start from below let pass.
+    """
+    ahead = sum(running) + sum(waiting[: priority + 1])
+    return ahead + min(sum(waiting[priority + 1 :]), ahead / (LOWER_EVERY - 1))
+
+
+def class_order(turn: int) -> tuple[int, ...]:
+    """The order in which a batch takes the classes; `turn` counts the batches taken while several classes wait.
+
+    The highest goes first; every LOWER_EVERY-th batch starts from a lower class, the lowest and the middle one in
+    turn, so that each class gets its share however crowded those above it are. `lua/claim.lua` says the same in
+    Lua; a test holds the two together.
+    """
+    times, place = divmod(turn, LOWER_EVERY)
+    if place < LOWER_EVERY - 1:
+        return CLASSES
+    first = CLASSES[-1 - times % (len(CLASSES) - 1)]
+    return (first, *(each for each in CLASSES if each != first))
 
 
 def light_time_s(waiting: int, plan: Plan) -> float:

@@ -54,6 +54,19 @@ class Profile:
         """Seconds for a batch, interpolated linearly between measured sizes, prolonged beyond them."""
         return interpolate(tuple(self.p50_s.items()), batch)
 
+    def slow_s(self, batch: int) -> float:
+        """The 95th percentile of the seconds for a batch, likewise."""
+        return interpolate(tuple(self.p95_s.items()), batch)
+
+    def up_to(self, ceiling: int) -> Profile:
+        """The same profile without the batches that do not fit the GPU's memory; batch 1 stays."""
+        small = [batch for batch in self.p50_s if batch <= max(1, ceiling)]
+        return replace(
+            self,
+            p50_s={batch: self.p50_s[batch] for batch in small},
+            p95_s={batch: self.p95_s[batch] for batch in small},
+        )
+
     def scaled(self, pace: float) -> Profile:
         """The same profile on a machine that takes `pace` times as long."""
         return replace(
@@ -131,6 +144,17 @@ class Cascade:
             raise SettingsError(f"models/quality/{self.name}.csv has no {metric} of selector {selector!r}")
         ends = ((0.0, known.at(0.0)), (1.0, known.at(1.0)))
         return Curve(selector, metric, ends, "straight line between all light and all heavy", assumed=True)
+
+    def capped(self, ceilings: Mapping[Stage, Mapping[str, int]]) -> Cascade:
+        """This cascade without the batches above the ceilings, stage -> GPU type -> most prompts of a batch.
+
+        A GPU type that was never profiled is known from here on as the cascade's own, up to its ceiling.
+        """
+        profiles = {stage: dict(by_gpu) for stage, by_gpu in self.profiles.items()}
+        for stage, by_gpu in ceilings.items():
+            for gpu, ceiling in by_gpu.items():
+                profiles[stage][gpu] = profiles[stage].get(gpu, self.profile(stage)).up_to(ceiling)
+        return replace(self, profiles=profiles)
 
     def paced(self, pace: Mapping[Stage, float]) -> Cascade:
         """This cascade on machines that take `pace` times the profiled seconds."""

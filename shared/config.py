@@ -35,7 +35,9 @@ class Settings(BaseModel):
     cascade: str = Field("tiny", description="a row of [cascades] in models/catalog.toml")
     policy: str = Field("quality", description="the planner's policy")
     solver: Literal["auto", "gurobi", "highs", "exhaustive"] = Field("auto", description="who solves the program")
-    backend: Literal["diffusers", "sleeping"] = Field("diffusers", description="sleeping: draw nothing, take the time")
+    backend: Literal["diffusers", "sleeping", "faulty"] = Field(
+        "diffusers", description="sleeping: draw nothing, take the time; faulty: with faults that prompts ask for"
+    )
     deadline_s: float | None = Field(None, gt=0, description="promise on latency; default: the cascade's")
     node: str = Field(default_factory=socket.gethostname, pattern=r"^[\w.-]+$", description="this machine's name")
     resident: bool = Field(True, description="keep both models of a slot loaded; false: the agent swaps them")
@@ -44,6 +46,8 @@ class Settings(BaseModel):
     stage: Stage | None = Field(None, description="which model a worker runs")
     slot: int = Field(0, ge=0, description="the slot a worker draws on")
     lease_s: float = Field(2.0, gt=0, description="a worker unheard of for this long has lost its prompts")
+    hang_s: float = Field(10.0, gt=0, description="a batch is given at least this long before it counts as hung")
+    grace_s: float = Field(10.0, gt=0, description="how long a worker told to stop may go on drawing its batch")
     margin_s: float = Field(0.15, gt=0, description="how long before a deadline the keeper settles a prompt")
     plan_period_s: float = Field(1.0, gt=0, description="seconds between two looks of the planner")
     peak_per_s: float | None = Field(
@@ -52,6 +56,10 @@ class Settings(BaseModel):
     pinned: Path | None = Field(None, description="TOML or JSON file with the plan of the policy `pinned`")
     dwell_s: float = Field(3.0, ge=0, description="worker counts change at most once in a period so long")
     picture_ttl_s: float = Field(600.0, gt=0, description="how long pictures and records stay")
+    pictures_at: str = Field("", description="where pictures live: a Redis address or a folder; empty: the same Redis")
+    picture_budget_mib: float | None = Field(
+        None, gt=0, description="MiB of pictures kept; default: a quarter of Redis' memory limit, or 256 without one"
+    )
     done_keep_s: float = Field(3600.0, gt=0, description="how long outcomes stay in the done stream")
     supervisor_socket: Path = Field(Path("logs/supervisor.sock"), description="unix socket of the node's supervisor")
     log_dir: Path | None = Field(None, description="folder for JSON-line logs; default: standard error only")

@@ -1,29 +1,156 @@
-"""The way to Redis: connecting, checking the server, running scripts. The only file that imports `redis`."""
+"""The way to Redis: connecting, checking the server, running scripts. The only file that imports `redis`.
+
+An address is one of
+
+    redis://[user[:password]@]host:port/db      rediss:// the same over TLS, with ?ssl_ca_certs=FILE
+    unix:///path/to/socket?db=0
+    redis+sentinel://[user[:password]@]host:port,host:port/service/db     and rediss+sentinel://
+
+and may name in its query what `redis` takes (ssl_certfile, ssl_keyfile, ssl_check_hostname, ...), a file that
+holds the password (password_file), and what the sentinels ask for (sentinel_username, sentinel_password_file).
+"""
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.connection import Connection as PlainConnection
+from redis.connection import parse_url
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from shared.config import Settings
 from shared.errors import ServerUnfit
 from shared.schema import GROUP, SHARED_WITH_SCRIPTS, STAGES, Keys
 
-# A server that is away, loading or not yet the primary: wait, connect again, go on.
-Unreachable: Final = (redis.ConnectionError, redis.TimeoutError, BusyLoadingError, ReadOnlyError)
+
+class Away(redis.ConnectionError):
+    """The server answered that it cannot serve now: it is a replica, loads its files, or runs a long script."""
+
+
+# A server that is away, loading or not the primary: wait, connect again, go on.
+Unreachable: Final = (redis.ConnectionError, redis.TimeoutError)
 CommandRefused: Final = ResponseError
 OLDEST: Final = (6, 2)
-ANSWER_S: Final = 10.0  # a server that is silent for longer is away
+# A server that is silent for longer is away. Silence is all that a half-open connection gives.
+ANSWER_S: Final = 3.0
+BLOCK_S: Final = 2.0  # longest blocking read; a lost wake-up costs no more than this
+SENTINEL_PORT: Final = 26379
+IDLE_CHECK_S: Final = 15  # a connection idle for so long is pinged before a command is trusted to it
+# A host that vanished is noticed within 11 s by a connection that only listens.
+KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 
+# How the answers begin that mean "not now"; 6.2 puts its own words in front of an error inside a script.
+_NOT_NOW: Final = re.compile(
+    r"^(?:ERR )?(?:Error running script .*: -?)?"
+    r"(READONLY|LOADING|MASTERDOWN|BUSY|UNBLOCKED|NOREPLICAS|CLUSTERDOWN|TRYAGAIN) "
+)
+NO_GROUP: Final = ("NOGROUP", "requires the key to exist")  # how a missing group and a missing stream are refused
 _LUA: Final = Path(__file__).parent / "lua"
 Argument = str | bytes | int | float
 Reply = Any
+
+
+def means_away(answer: str) -> bool:
+    """Whether an error answer, with its code, means that the server cannot serve now, but another or itself will."""
+    return _NOT_NOW.match(answer) is not None
+
+
+def without_secrets(url: str) -> str:
+    """The address as it may be shown: no user, no password, no query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _watched(kind: type[Any]) -> type[Any]:
+    """A kind of connection that drops itself when the server says "not now": the next one may find its successor."""
+
+    class Watched(kind):  # type: ignore[misc]
+        def read_response(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return super().read_response(*arguments, **options)
+            except ResponseError as refused:
+                code = getattr(refused, "status_code", None)
+                said = f"{code} {refused}" if code else str(refused)
+                if not means_away(said):
+                    raise
+                self.disconnect()
+                raise Away(said) from refused
+
+    return Watched
+
+
+def _greet(connection: Any) -> None:
+    """Name ourselves and try the new connection.
+
+    One answer must be read: before it, a TLS server sends tickets that look like an answer nobody asked for, and the
+    pool throws such a connection away.
+    """
+    connection.on_connect()
+    connection.send_command("PING", check_health=False)
+    connection.read_response()
+
+
+def _pool(url: str, timeout_s: float) -> Any:
+    """A pool of connections to what the address names; raises ValueError, TypeError or OSError where it is wrong."""
+    options: dict[str, Any] = parse_url(_first_alone(url))  # type: ignore[no-untyped-call]
+    kind = options.pop("connection_class", PlainConnection)
+    common: dict[str, Any] = {"protocol": 2, "socket_timeout": timeout_s, "socket_connect_timeout": ANSWER_S}
+    common |= {"retry": Retry(NoBackoff(), 0), "health_check_interval": IDLE_CHECK_S, "driver_info": None}
+    common["redis_connect_func"] = _greet
+    if not url.startswith("unix"):  # a unix socket has no host that could vanish
+        common |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
+    if "+sentinel://" in url:
+        pool = _sentinel_pool(url, kind is not PlainConnection, common, options)
+    else:
+        pool = redis.ConnectionPool(connection_class=_watched(kind), **common, **_password(options))
+    pool.connection_class(**pool.connection_kwargs)  # a misspelt option is found now, not at the first command
+    return pool
+
+
+def _sentinel_pool(url: str, secure: bool, common: Mapping[str, Any], options: dict[str, Any]) -> Any:
+    """A pool of connections to whatever server the sentinels call the service's primary."""
+    parts = urlsplit(url)
+    service, _, db = parts.path.strip("/").partition("/")
+    hosts = [_host(each) for each in parts.netloc.rpartition("@")[2].split(",")]
+    given = {name: value for name, value in options.items() if name not in ("host", "port", "db")}
+    own = {name.removeprefix("sentinel_"): given.pop(name) for name in list(given) if name.startswith("sentinel_")}
+    transport = {name: value for name, value in given.items() if name.startswith("ssl_")} | (
+        {"ssl": True} if secure else {}
+    )
+    manager: Any = Sentinel(hosts, sentinel_kwargs={**common, **transport, **_password(own)})  # type: ignore[no-untyped-call]
+    kind = _watched(SentinelManagedSSLConnection if secure else SentinelManagedConnection)
+    kwargs = {**common, **_password(given), "db": int(db or 0)}
+    return manager.master_for(service or "mymaster", connection_class=kind, **kwargs).connection_pool
+
+
+def _first_alone(url: str) -> str:
+    """The address as if it named its first host only, for `parse_url` knows no list of sentinels."""
+    scheme, found, rest = url.partition("+sentinel://")
+    if not found:
+        return url
+    user, at, hosts = urlsplit(url).netloc.rpartition("@")
+    return f"{scheme}://" + rest.replace(f"{user}{at}{hosts}", f"{user}{at}{hosts.partition(',')[0]}", 1)
+
+
+def _host(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "127.0.0.1", parts.port or SENTINEL_PORT
+
+
+def _password(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the password read from the file that they name, if they do."""
+    known = dict(options)
+    file = known.pop("password_file", None)
+    return known if file is None else known | {"password": Path(file).read_text().strip()}
 
 
 class Connection:
@@ -32,33 +159,22 @@ class Connection:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.deployment)
+        self.address = without_secrets(settings.redis_url)
         try:
             self.client = self._connect(ANSWER_S)
-            # A blocking read has a connection of its own, and no time limit: redis-py 8 would end it after 5 s
-            # and retry for a minute.
-            self.blocking = self._connect(None)
-        except ValueError as wrong:
-            raise ServerUnfit(f"{settings.redis_url}: {wrong}") from None
+            # A blocking read has a connection of its own, and time to block before silence counts.
+            self.blocking = self._connect(BLOCK_S + ANSWER_S / 2)
+        except (ValueError, TypeError, OSError) as wrong:
+            raise ServerUnfit(f"{self.address}: {wrong}") from None
         self._sources = _scripts()
         self._digests: dict[str, str] = {}
 
-    def _connect(self, timeout_s: float | None) -> redis.Redis:
-        keepalive: dict[str, Any] = {}
-        if not self.settings.redis_url.startswith("unix"):  # a host that vanished is noticed; a unix socket has none
-            keepalive = {"socket_keepalive": True}
-        return redis.Redis.from_url(
-            self.settings.redis_url,
-            **keepalive,
-            protocol=2,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
+    def _connect(self, timeout_s: float) -> redis.Redis:
+        return redis.Redis.from_pool(_pool(self.settings.redis_url, timeout_s))
 
     def check(self) -> None:
         """Raise ServerUnfit with one line when this server cannot carry the project; make the groups."""
-        url = self.settings.redis_url
+        url = self.address
         try:
             server = cast(Mapping[str, Any], self.client.info("server"))
             role = cast(Mapping[str, Any], self.client.info("replication"))["role"]
@@ -74,14 +190,16 @@ class Connection:
             raise ServerUnfit(f"Redis at {url} cannot be used: {wrong}") from None
 
     def ensure_groups(self) -> None:
-        """Create the streams' groups where they are missing."""
+        """Create the streams' groups where they are missing; all that can be, before it raises CommandRefused."""
+        refused: ResponseError | None = None
         for stage in STAGES:
             for stream in self.keys.streams[stage]:
                 try:
                     self.client.xgroup_create(stream, GROUP, id="0", mkstream=True)
                 except ResponseError as wrong:
-                    if "BUSYGROUP" not in str(wrong):
-                        raise
+                    refused = refused if "BUSYGROUP" in str(wrong) else wrong
+        if refused is not None:
+            raise refused
 
     def now(self) -> float:
         """The server's time, the one clock of a deployment."""
@@ -101,6 +219,11 @@ class Connection:
             return self._execute(script, keys, arguments)
         except NoScriptError:  # the server was restarted: its scripts are gone
             self._load()
+            return self._execute(script, keys, arguments)
+        except ResponseError as refused:
+            if not any(words in str(refused) for words in NO_GROUP):
+                raise
+            self.ensure_groups()  # somebody deleted a group, or a failover came before it was copied
             return self._execute(script, keys, arguments)
 
     def _execute(self, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:

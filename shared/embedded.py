@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -51,12 +52,24 @@ def version_of(binary: Path) -> tuple[int, ...]:
 class EmbeddedRedis:
     """A server of our own in a folder, on a unix socket and, if asked for, a loopback port."""
 
-    def __init__(self, folder: Path, *, port: int = 0, binary: Path | None = None, durability: str = "no") -> None:
-        """`durability`: `no` (keeps nothing), `everysec` or `always` (Redis' appendfsync)."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        binary: Path | None = None,
+        durability: str = "no",
+        options: Sequence[str] = (),
+    ) -> None:
+        """`durability`: `no` (keeps nothing), `everysec` or `always` (Redis' appendfsync).
+
+        `options`: further ones of redis-server, such as `--aclfile FILE`; no secrets, for anybody may list them.
+        """
         self.folder = folder
         self.port = port
         self.durability = durability
         self._binary = binary
+        self._further = options
         self._process: subprocess.Popen[bytes] | None = None
         self._socket = folder / "redis.sock"
 
@@ -119,8 +132,8 @@ class EmbeddedRedis:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self._socket)]
         options += ["--unixsocketperm", "700", "--dir", str(self.folder), "--save", "", "--daemonize", "no"]
         if self.durability == "no":
-            return [*options, "--appendonly", "no"]
-        return [*options, "--appendonly", "yes", "--appendfsync", self.durability]
+            return [*options, "--appendonly", "no", *self._further]
+        return [*options, "--appendonly", "yes", "--appendfsync", self.durability, *self._further]
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
@@ -128,7 +141,7 @@ class EmbeddedRedis:
                 probe.settimeout(1)
                 probe.connect(str(self._socket))
                 probe.sendall(b"PING\r\n")
-                return probe.recv(7).startswith(b"+PONG")
+                return probe.recv(7).startswith((b"+PONG", b"-NOAUTH"))
             except OSError:
                 return False
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.errors import MalformedEntry
-from shared.messages import End, Entry, Job
+from shared.messages import End, Entry, Job, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,26 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the door said: published with its deadline, known already, or refused until `retry_after_s`."""
+    """What the door said: published with its deadline, known already, or refused until `retry_after_s`.
+
+    `why` it was refused: `deadline` (no stage can make it in time) or `memory` (the server's runs short).
+    """
 
     id: str
     status: Literal["published", "known", "refused"]
     deadline: float = 0.0
     retry_after_s: float = 0.0
     state: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What became of a wish to cancel: `done` now, or the state that stood already, `unknown` without a record."""
+
+    id: str
+    done: bool
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,8 @@ class Hop:
     """Where a claimed prompt goes: to the heavy stage (`end` None), or to its end with the reason why.
 
     `reason`: what went wrong, in words, for the outcome and the dead letter; `why` is one of few words, for
-    it is counted. `fields`: what the outcome says in place of the job's own fields, flat.
+    it is counted. `fields`: what the outcome says in place of the job's own fields, flat. `blamed`: drawing this
+    prompt alone went wrong; that is one more of its attempts and makes a dead letter, with the `traceback`.
     """
 
     entry: Entry
@@ -72,6 +86,8 @@ class Hop:
     gpu_s: float = 0.0
     reason: str = ""
     fields: Sequence[str | bytes] | None = None
+    blamed: bool = False
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +98,8 @@ class Renewal:
     holder: bool
     plan_version: int
     entries: frozenset[str]
+
+
+def flatten(fields: Wire) -> list[str | bytes]:
+    """A mapping as the flat list that scripts take."""
+    return [part for pair in fields.items() for part in pair]

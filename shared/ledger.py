@@ -11,6 +11,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from shared.catalog import Curve
@@ -164,6 +165,19 @@ class Tally:
 def account(outcomes: Iterable[Outcome], offered: int, refused: int = 0, wasted_s: float = 0.0) -> Ledger:
     """The ledger of these outcomes."""
     return Tally.of(outcomes).ledger(offered, refused, wasted_s)
+
+
+def overlaps(outcomes: Iterable[Outcome], slack_s: float = 0.1) -> list[str]:
+    """Pairs of batches that were drawn on one slot at the same time, by the stamps of their visits.
+
+    A worker's name is `<node>-<slot>-<stage>-<incarnation>`.
+    """
+    batches = {(v.worker.rsplit("-", 2)[0], v.started, v.finished, v.worker) for o in outcomes for v in o.visits}
+    return [
+        f"{before} {after}"
+        for before, after in pairwise(sorted(batches))
+        if before[0] == after[0] and after[1] < before[2] - slack_s
+    ]
 
 
 def quality(tally: Tally, curve: Curve, lot: Curve) -> Quality:

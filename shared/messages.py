@@ -16,16 +16,21 @@ import msgpack
 from shared.errors import MalformedEntry
 from shared.schema import NORMAL, Stage
 from shared.wire import (
+    ITEM_LIMIT,
     UNPACK_ERRORS,
     VERSION,
-    check_count,
+    check_size,
     check_version,
     finite,
     integer_or,
+    read_id,
+    read_integer,
     read_parameters,
+    read_priority,
     read_prompt,
     read_route,
     read_seconds,
+    unpack,
 )
 
 Route = Literal["cascade", "light", "heavy"]
@@ -96,16 +101,16 @@ class Job:
         An entry written by hand may lack `id`, `published` and `deadline`: they come back as "" and 0.
         """
         try:
-            check_count(raw)
+            check_size(raw)
             check_version(raw.get(b"version", _VERSION))
             return cls(
-                id=raw.get(b"id", b"").decode(),
+                id=read_id(raw.get(b"id", b"")),
                 prompt=read_prompt(raw[b"prompt"]),
                 published=read_seconds(raw.get(b"published", b"0")),
                 deadline=read_seconds(raw.get(b"deadline", b"0")),
-                seed=int(raw.get(b"seed", b"0")),
+                seed=read_integer(raw.get(b"seed", b"0")),
                 route=cast(Route, read_route(raw.get(b"route", b"cascade"))),
-                priority=int(raw.get(b"priority", b"1")),
+                priority=read_priority(raw.get(b"priority", b"1")),
                 parameters=read_parameters(raw.get(b"parameters")),
                 visits=unpack_visits(raw.get(b"visits")),
                 extra={} if raw.keys() <= _KNOWN else {name: raw[name] for name in raw.keys() - _KNOWN},
@@ -218,12 +223,13 @@ def unpack_visits(packed: bytes | None) -> tuple[Visit, ...]:
     """The inverse of `pack_visits`; raises ValueError or TypeError where a row is no visit."""
     if not packed:
         return ()
-    rows = msgpack.unpackb(packed)
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+    rows = unpack(packed)
+    if not isinstance(rows, list) or len(rows) > ITEM_LIMIT or not all(isinstance(row, list) for row in rows):
         raise ValueError("visits are no list of lists")
     visits = tuple(Visit(*row[:6]) for row in rows)
     for visit in visits:
-        if visit.stage not in ("light", "heavy") or not isinstance(visit.batch, int) or visit.batch < 1:
+        sound = isinstance(visit.worker, str) and isinstance(visit.batch, int) and visit.batch >= 1
+        if not sound or visit.stage not in ("light", "heavy"):
             raise ValueError(f"no visit: {visit!r}"[:200])
         finite(visit.started), finite(visit.finished), finite(visit.score or 0.0)
     return visits

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from shared.connection import CommandRefused, Connection
 from shared.messages import Outcome
+from shared.pictures import open_pictures
 from shared.plans import Plan, Slot
 from shared.schema import GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage
 
@@ -45,6 +46,7 @@ class Observer:
     def __init__(self, connection: Connection) -> None:
         self.keys: Keys = connection.keys
         self._client: Any = connection.client
+        self._pictures = open_pictures(connection)
 
     def totals(self) -> dict[str, float]:
         """The counters, from `{d}:totals`."""
@@ -64,22 +66,38 @@ class Observer:
             waiting = running = 0
             for _ in self.keys.streams[stage]:
                 length, pending = next(replies), next(replies)
+                if isinstance(length, CommandRefused):  # no stream: what sits there is nobody's prompt
+                    continue
                 count, back = (0, 0) if isinstance(pending, CommandRefused) else _pending(pending)
                 waiting += length - count + back
                 running += count - back
             found[stage] = Backlog(waiting, running)
         return found
 
-    def workers(self) -> list[dict[str, str]]:
-        """What every live worker says of itself; its name is in the group, its key is its lease."""
+    def workers(self, node: str = "") -> list[dict[str, str]]:
+        """What every live worker says of itself; its name is in the group, its key is its lease.
+
+        `node`: those of one node only.
+        """
+        prefix = f"{node}-".encode() if node else b""
         names: list[bytes] = []
         for stage in STAGES:
             try:
                 rows = self._client.xinfo_consumers(self.keys.streams[stage][NORMAL], GROUP)
             except CommandRefused:  # the group is gone; whoever claims next makes it again
                 continue
-            names += [row["name"] for row in rows]
+            names += [row["name"] for row in rows if row["name"].startswith(prefix)]
         return self._hashes(self.keys.worker(name.decode()) for name in names)
+
+    def ceilings(self, models: Mapping[Stage, str], gpus: Iterable[str]) -> dict[Stage, dict[str, int]]:
+        """The most prompts of a batch by stage and GPU type, where a larger one did not fit the memory."""
+        places = [(stage, gpu) for stage in models for gpu in sorted(gpus)]
+        keys = [self.keys.ceiling(models[stage], gpu) for stage, gpu in places]
+        found: dict[Stage, dict[str, int]] = {}
+        for (stage, gpu), ceiling in zip(places, self._client.mget(keys) if keys else (), strict=True):
+            if ceiling is not None:
+                found.setdefault(stage, {})[gpu] = int(ceiling)
+        return found
 
     def nodes(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """What the agents of these nodes say, by the node's name."""
@@ -114,22 +132,16 @@ class Observer:
         return [name.decode()[5:].rsplit(":", 1) for name in names if name.startswith(b"slot:")]
 
     def open_prompts(self, before: float, limit: int = 1000) -> list[OpenPrompt]:
-        """Open prompts due before a time, the most urgent first."""
+        """Open prompts due before a time, the most urgent first; one whose record cannot be read is passed over."""
         due = self._client.zrangebyscore(self.keys.due, "-inf", before, start=0, num=limit, withscores=True)
         names = ["stage", "class", "entry", "light"]
         pipe = self._client.pipeline(transaction=False)
         for prompt_id, _ in due:
             pipe.hmget(self.keys.prompt(prompt_id.decode()), names)
         return [
-            OpenPrompt(
-                id=prompt_id.decode(),
-                deadline=deadline,
-                stage=cast(Stage, (stage or b"light").decode()),
-                priority=int(priority or 1),
-                entry_id=(entry or b"0-0").decode(),
-                has_light=light == b"1",
-            )
-            for (prompt_id, deadline), (stage, priority, entry, light) in zip(due, pipe.execute(), strict=True)
+            _open_prompt(prompt_id.decode(), deadline, record)
+            for (prompt_id, deadline), record in zip(due, pipe.execute(raise_on_error=False), strict=True)
+            if not isinstance(record, CommandRefused)
         ]
 
     def next_due(self) -> float | None:
@@ -158,19 +170,31 @@ class Observer:
 
     def image(self, prompt_id: str, stage: Stage) -> bytes | None:
         """An encoded picture, if it still lives."""
-        return cast("bytes | None", self._client.get(self.keys.image(prompt_id, stage)))
+        return self.images([(prompt_id, stage)])[0]
 
     def images(self, wanted: Iterable[tuple[str, Stage]]) -> list[bytes | None]:
         """Several pictures in one round trip."""
-        keys = [self.keys.image(prompt_id, stage) for prompt_id, stage in wanted]
-        return cast("list[bytes | None]", self._client.mget(keys)) if keys else []
+        return self._pictures.get(wanted)
 
     def _hashes(self, keys: Iterable[str]) -> list[dict[str, str]]:
         pipe = self._client.pipeline(transaction=False)
         for key in keys:
             pipe.hgetall(key)
-        found: list[Mapping[bytes, bytes]] = pipe.execute()
-        return [{name.decode(): value.decode() for name, value in raw.items()} for raw in found if raw]
+        found: list[Any] = pipe.execute(raise_on_error=False)
+        kept: list[Mapping[bytes, bytes]] = [raw for raw in found if raw and not isinstance(raw, CommandRefused)]
+        return [{name.decode(): value.decode() for name, value in raw.items()} for raw in kept]
+
+
+def _open_prompt(prompt_id: str, deadline: float, record: Sequence[bytes | None]) -> OpenPrompt:
+    stage, priority, entry, light = record
+    return OpenPrompt(
+        id=prompt_id,
+        deadline=deadline,
+        stage=cast(Stage, (stage or b"light").decode()),
+        priority=int(priority or 1),
+        entry_id=(entry or b"0-0").decode(),
+        has_light=light == b"1",
+    )
 
 
 def _pending(summary: Any) -> tuple[int, int]:

@@ -154,6 +154,7 @@ class View:
     `offered`: prompts offered in each of the last seconds, oldest first, refused ones included.
     `scores`: live scores of light pictures, oldest first. `waiting`, `running`: prompts per stage.
     `pace`: measured over profiled seconds per stage (1 = as profiled). `hardness`: of the newest prompts.
+    `ceilings`: stage -> GPU type -> most prompts of a batch that fit its memory, where a larger one did not.
     """
 
     now: float
@@ -165,3 +166,4 @@ class View:
     pace: Mapping[Stage, float] = field(default_factory=dict)
     plan: Plan | None = None
     hardness: tuple[float, ...] = ()
+    ceilings: Mapping[Stage, Mapping[str, int]] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import signal
 import sys
@@ -16,7 +17,7 @@ from shared.connection import CommandRefused, Unreachable
 from shared.errors import CascadeError
 
 USER_ERROR: Final = 2
-LONGEST_PAUSE_S: Final = 2.0
+LONGEST_PAUSE_S: Final = 1.0
 _SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -30,6 +31,11 @@ class Stop:
         """Catch the signals; only in the main thread."""
         signal.signal(signal.SIGTERM, self._caught)
         signal.signal(signal.SIGINT, self._caught)
+        # While the main thread is inside a model, Python calls no handler: a thread hears the signal by itself.
+        heard, told = os.pipe()
+        os.set_blocking(told, False)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        threading.Thread(target=self._hear, args=(heard,), name="signals", daemon=True).start()
         return self
 
     def set(self) -> None:
@@ -43,6 +49,10 @@ class Stop:
         """Sleep, unless asked to stop."""
         if seconds > 0:
             self._event.wait(seconds)
+
+    def _hear(self, heard: int) -> None:
+        if os.read(heard, 1):
+            self._event.set()
 
     def _caught(self, _signal: int, _frame: FrameType | None) -> None:
         self._event.set()
@@ -63,6 +73,14 @@ def patiently(step: Callable[[], float], stop: Stop, logger: Logger, longest_pau
             logger.warning(event, extra={"reason": str(wrong), "pause_s": round(pause_s, 2)})
             stop.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(longest_pause_s, pause_s * 2)
+
+
+def parting(leave: Callable[[], object], logger: Logger) -> None:
+    """Take leave, unless Redis is away: then the leases run out by themselves."""
+    try:
+        leave()
+    except (*Unreachable, CommandRefused) as wrong:
+        logger.warning("left without a word: redis is away", extra={"reason": str(wrong)})
 
 
 def die_with_parent() -> None:

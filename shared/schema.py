@@ -25,16 +25,29 @@ NODE_TTL_S: Final = 15.0  # outlives a few missed beats of an agent, not a node 
 EVENTS_KEPT: Final = 10_000  # enough for a dashboard that reloads; followers are never further behind
 PLANS_KEPT: Final = 1_000
 DEAD_KEPT: Final = 10_000
+CEILING_TTL_S: Final = 3600.0  # a neighbour may have left the GPU since: larger batches are tried again
+DEATHS: Final = 3  # workers that may die while they draw a prompt alone, before it fails as poison
 WAKE_TOKENS: Final = 64  # more tokens than idle workers would only cause empty looks
+# While several classes wait, every such batch starts from a lower one: the highest goes first, but no class starves.
+LOWER_EVERY: Final = 8
+# Of the server's memory: past it the door refuses, so that what is inside can still be finished.
+MEMORY_PERCENT: Final = 80
+MEMORY_LOOK_MS: Final = 50  # the door believes what it last heard of the memory for so long
+MEMORY_RETRY_S: Final = 5.0  # pictures and outcomes leave by age, not by the second
 
-SHARED_WITH_SCRIPTS: Final[dict[str, str | int]] = {
+SHARED_WITH_SCRIPTS: Final[dict[str, str | int | float]] = {
     "GROUP": GROUP,
     "RETURNED": RETURNED,
     "SUSPECT": SUSPECT,
     "EVENTS_KEPT": EVENTS_KEPT,
     "PLANS_KEPT": PLANS_KEPT,
     "DEAD_KEPT": DEAD_KEPT,
+    "DEATHS": DEATHS,
     "WAKE_TOKENS": WAKE_TOKENS,
+    "LOWER_EVERY": LOWER_EVERY,
+    "MEMORY_PERCENT": MEMORY_PERCENT,
+    "MEMORY_LOOK_MS": MEMORY_LOOK_MS,
+    "MEMORY_RETRY_S": MEMORY_RETRY_S,
 }
 
 
@@ -60,6 +73,11 @@ class Keys:
         self.wake: dict[Stage, str] = {stage: f"{root}:wake:{stage}" for stage in STAGES}
         # Counters of everything that ever happened, written inside the scripts.
         self.totals = f"{root}:totals"
+        # What pictures are kept, by when they were made or last fetched, and how many bytes they are in all.
+        self.pictures = f"{root}:pictures"
+        self.picture_bytes = f"{root}:picture_bytes"
+        # Whether memory runs short, as the door last heard; lives MEMORY_LOOK_MS.
+        self.memory = f"{root}:memory"
         # The plan in force, and every plan with the view it was made from.
         self.plan = f"{root}:plan"
         self.plans = f"{root}:plans"
@@ -83,6 +101,10 @@ class Keys:
     def slot(self, node: str, slot: int) -> str:
         """Token of the one process that may draw on the slot; lives `lease_s`."""
         return f"{self.root}:slot:{node}:{slot}"
+
+    def ceiling(self, model: str, gpu: str) -> str:
+        """The largest batch that fits the GPU's memory, once a larger one did not; lives CEILING_TTL_S."""
+        return f"{self.root}:ceiling:{model}:{gpu}"
 
     def leader(self, service: str) -> str:
         """Token of the one process that acts as the service; lives `lease_s`."""

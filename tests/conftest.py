@@ -35,7 +35,7 @@ def name_of(binary: Path) -> str:
     return f"{binary.name.split('-')[0]}-{'.'.join(map(str, version_of(binary)))}"
 
 
-def run_server(binary: Path | None, durability: str = "no") -> Iterator[EmbeddedRedis]:
+def run_server(binary: Path | None, durability: str = "everysec") -> Iterator[EmbeddedRedis]:
     folder = Path(tempfile.mkdtemp(prefix="cascade-"))  # short: a unix socket's path is limited
     try:
         with EmbeddedRedis(folder, binary=binary, durability=durability) as running:
@@ -60,8 +60,7 @@ def lasting_server() -> Iterator[EmbeddedRedis]:
     yield from run_server(BINARIES[0], "always")
 
 
-@pytest.fixture
-def broker(server: EmbeddedRedis) -> Iterator[Broker]:
+def fresh_deployment(server: EmbeddedRedis) -> Iterator[Broker]:
     """A fresh deployment; afterwards the conservation law holds and nothing lives for ever."""
     made = Broker(Settings(redis_url=server.url, deployment=f"t{uuid.uuid4().hex[:6]}", node="test"))
     made.check()
@@ -73,8 +72,17 @@ def broker(server: EmbeddedRedis) -> Iterator[Broker]:
 
 
 @pytest.fixture
+def broker(server: EmbeddedRedis) -> Iterator[Broker]:
+    """A fresh deployment on each of the servers."""
+    yield from fresh_deployment(server)
+
+
+@pytest.fixture
 def observer(broker: Broker) -> Observer:
     return Observer(broker)
+
+
+MORTAL = ("prompt", "image", "worker", "slot", "leader", "node", "ceiling")
 
 
 def assert_nothing_leaks(broker: Broker) -> None:
@@ -83,6 +91,6 @@ def assert_nothing_leaks(broker: Broker) -> None:
     for raw in client.scan_iter(match=broker.keys.root + ":*"):
         kind = raw.decode().split(":")[1]
         is_open = kind == "prompt" and client.hget(raw, "state") == b"open"
-        if kind in ("prompt", "image", "worker", "slot", "leader", "node") and not is_open and client.pttl(raw) < 0:
+        if kind in MORTAL and not is_open and client.pttl(raw) < 0:
             leaks.append(raw.decode())
     assert not leaks, f"keys without a lifetime: {leaks}"

@@ -95,7 +95,12 @@ def hire(broker: Broker, stage: Stage = "light", slot_key: str = "") -> Hand:
 
 
 def outcomes(broker: Broker) -> list[Outcome]:
-    return Observer(broker).outcomes()[0]
+    found, after = Observer(broker).outcomes()
+    rest = found
+    while rest:
+        rest, after = Observer(broker).outcomes(after)
+        found += rest
+    return found
 
 
 def ends(broker: Broker) -> dict[str, tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from models.backend import Backend, OutOfMemory, open_backend
+from models.backend import Backend, NobodyWaits, OutOfMemory, open_backend
 from models.diffusion import DiffusionBackend, open_diffusion
 from models.discriminator import Discriminator
 from models.libraries import classifier_from
@@ -28,6 +29,7 @@ from shared.cascade import recorded_score
 from shared.catalog import TABLES, Cascade, Model, Profile, unmeasured
 from shared.errors import ModelError, SettingsError
 from shared.messages import Job
+from shared.schema import Stage
 
 CAPTIONS = ("big red circle on white", "two small blue rings on black", "big green triangle right on grey")
 MODEL = Model("stub", "stub", steps=3, guidance=1.5, size=8, memory_gib=0.1)
@@ -128,6 +130,9 @@ def test_warming_up_draws_once_at_each_batch_size() -> None:
 
     DiffusionBackend(MODEL, "heavy", pipeline).warm_up([1, 4])
     assert sizes == [1, 4]
+    DiffusionBackend(MODEL, "light", pipeline, lambda pictures: [0.5] * len(pictures)).warm_up([1])
+    with pytest.raises(ModelError, match="gives no score"):
+        DiffusionBackend(MODEL, "light", pipeline, lambda pictures: [float("nan")] * len(pictures)).warm_up([1])
 
 
 @pytest.mark.parametrize(
@@ -137,6 +142,7 @@ def test_warming_up_draws_once_at_each_batch_size() -> None:
         (torch.zeros(3, 3, 8, 8), ModelError, "3 pictures for 2"),
         (torch.full((2, 3, 8, 8), float("nan")), ModelError, "not finite"),
         (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory, "batch of 2"),
+        (MemoryError(), OutOfMemory, "batch of 2"),
     ],
 )
 def test_what_is_no_picture_is_an_error(answer: torch.Tensor | Exception, error: type[ModelError], said: str) -> None:
@@ -202,11 +208,27 @@ def recorded() -> Cascade:
 
 
 def test_sleeping_takes_the_profiled_seconds_of_the_batch(recorded: Cascade) -> None:
+    cases: list[tuple[Stage, int, float]] = [("light", 4, 2.75), ("heavy", 3, 2.0), ("heavy", 0, 0.0)]
+    for stage, prompts, expected_s in cases:
+        slept: list[float] = []
+        sleeper(recorded, stage, slept).draw([job(i) for i in range(prompts)])
+        assert sum(slept) == pytest.approx(expected_s)
+
+
+def test_a_sleeper_wakes_up_soon_after_nobody_waits_any_more(recorded: Cascade) -> None:
     slept: list[float] = []
-    sleeper(recorded, "light", slept).draw([job(i) for i in range(4)])
-    sleeper(recorded, "heavy", slept).draw([job(i) for i in range(3)])
-    sleeper(recorded, "heavy", slept).draw([])
-    assert slept == [2.75, 2.0]
+    with pytest.raises(NobodyWaits):
+        sleeper(recorded, "light", slept).draw([job(0)], lambda: sum(slept) >= 0.5)
+    assert sum(slept) == pytest.approx(0.5)
+
+
+def test_a_pipeline_stops_at_the_step_after_which_nobody_waits(tiny: Cascade) -> None:
+    heavy, steps = open_backend("diffusers", tiny, "heavy", "cpu"), itertools.count(1)
+    with pytest.raises(NobodyWaits):
+        heavy.draw([job(0)], lambda: next(steps) == 3)
+    assert next(steps) == 4, "it was not asked again"
+    assert tiny.models["heavy"].steps > 3
+    assert len(heavy.draw([job(0)])) == 1
 
 
 def test_sleeping_scores_are_the_recorded_ones_by_index(recorded: Cascade) -> None:

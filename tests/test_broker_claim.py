@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from shared.broker import Broker
-from shared.cascade import Waiting, batch_to_take
+from shared.cascade import Waiting, batch_to_take, class_order
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis
 from shared.schema import CLASSES, GROUP, RETURNED
@@ -128,6 +128,7 @@ class Queue:
 
     items: Sequence[Sequence[tuple[float, float]]]
     returned: Sequence[int]
+    turn: int
     batch: int
     hold_s: float
     service_s: Sequence[float]
@@ -144,8 +145,9 @@ def queues(draw: st.DrawFn) -> Queue:
     returned = [draw(st.integers(0, len(row))) for row in rows]
     batch = draw(st.integers(1, 5))
     first, more = draw(st.sampled_from([0.25, 0.5, 1.0])), draw(st.sampled_from([0.25, 0.5]))
+    turn = draw(st.sampled_from([0, 6, 7, 8, 15, 23]))
     return Queue(
-        rows, returned, batch, draw(st.sampled_from([0.0, 1.0, 5.0])), [first + more * n for n in range(batch)]
+        rows, returned, turn, batch, draw(st.sampled_from([0.0, 1.0, 5.0])), [first + more * n for n in range(batch)]
     )
 
 
@@ -161,18 +163,24 @@ def test_the_claim_script_and_the_rule_agree(server: EmbeddedRedis, queue: Queue
     broker = Broker(Settings(redis_url=server.url, deployment="rule"))
     broker.client.flushdb()
     broker.check()
+    broker.client.hset(broker.keys.totals, "mixed:light", queue.turn)
     now = broker.now()
-    waiting: list[Waiting] = []
-    for stream, row, returned in zip(broker.keys.streams["light"], queue.items, queue.returned, strict=True):
+    rows: list[list[Waiting]] = [[] for _ in CLASSES]
+    streams = broker.keys.streams["light"]
+    for into, stream, row, returned in zip(rows, streams, queue.items, queue.returned, strict=True):
         for number, (age_s, slack_s) in enumerate(row):
             since_ms, deadline = int((now - age_s) * 1000), f"{now + slack_s:.6f}"
             broker.client.xadd(stream, {"prompt": "a cat", "deadline": deadline}, id=f"{since_ms}-{number}")
-            waiting.append(Waiting(since_ms / 1000, float(deadline)))
+            into.append(Waiting(since_ms / 1000, float(deadline)))
         if returned:
             broker.client.xreadgroup(GROUP, RETURNED, {stream: ">"}, count=returned)
     claim = hire(broker).claim(queue.batch, queue.hold_s, queue.service_s)
+    mixed = sum(map(bool, rows)) > 1
+    waiting = [item for priority in class_order(queue.turn if mixed else 0) for item in rows[priority]]
     expected = batch_to_take(waiting, claim.now, queue.batch, queue.hold_s, queue.service_s)
+    counted = int(broker.client.hget(broker.keys.totals, "mixed:light") or 0)
     broker.close()
+    assert counted == queue.turn + (mixed and expected.count > 0)
     if waiting:
         assert len(claim.entries) == expected.count
         assert claim.ask_again_s == pytest.approx(expected.ask_again_s, abs=1e-5)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from shared.broker import Broker
-from shared.connection import CommandRefused
 from shared.observer import Observer
-from shared.schema import GROUP, SUSPECT
+from shared.schema import GROUP, MEMORY_LOOK_MS, SUSPECT
 from tests.helpers import ends, hire, holders, publish, totals
 
 
@@ -147,14 +147,19 @@ def test_the_keeper_ends_nothing_that_moved_on_or_has_ended(broker: Broker) -> N
     assert not broker.move_to_light(due.id, due.priority, due.entry_id)
 
 
+DOOR_LOOKS_S = MEMORY_LOOK_MS / 1000 + 0.05  # the door knows of a new limit by then
+
+
 @contextmanager
 def memory_limit(broker: Broker) -> Iterator[None]:
     broker.client.config_set("maxmemory-policy", "noeviction")
     broker.client.config_set("maxmemory", "1mb" if broker.client.info("memory")["used_memory"] > 2**20 else "100kb")
+    time.sleep(DOOR_LOOKS_S)
     try:
         yield
     finally:
         broker.client.config_set("maxmemory", "0")
+        time.sleep(DOOR_LOOKS_S)
 
 
 def test_at_the_memory_limit_nothing_is_lost_and_no_lease_runs_out(broker: Broker) -> None:
@@ -166,8 +171,7 @@ def test_at_the_memory_limit_nothing_is_lost_and_no_lease_runs_out(broker: Broke
     assert broker.hold(leader, "me")
     waiting = Observer(broker).open_prompts(broker.now() + 60)[-1]
     with memory_limit(broker):
-        with pytest.raises(CommandRefused, match=r"OOM|maxmemory"):
-            publish(broker, "refused by the server")
+        assert publish(broker, "refused").status == "refused"
         renewal = light.beat(ending, escalating, kept)
         assert (renewal.alive, renewal.holder, len(renewal.entries)) == (True, True, 3)
         assert broker.hold(leader, "me")
@@ -187,4 +191,4 @@ def test_at_the_memory_limit_nothing_is_lost_and_no_lease_runs_out(broker: Broke
         assert entry.job.id == prompt_id
         assert light.end(entry) == 1
     assert set(ends(broker)) == {"a", "b", "c", "d", "e", "h"}
-    assert publish(broker, "refused by the server").status == "published"
+    assert publish(broker, "refused").status == "published"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from deploy.runner import Run
 from deploy.supervision import HEAD, ROOT
+from shared.config import Settings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
@@ -28,6 +31,14 @@ def test_redis_asks_for_a_password_and_listens_on_a_named_address() -> None:
     assert redis["command"][redis["command"].index("--maxmemory-policy") + 1] == "noeviction"
     (port,) = redis["ports"]
     assert port.startswith("${HEAD_ADDRESS:-127.0.0.1}:"), "never on all addresses"
+
+
+def test_a_deployment_survives_the_loss_of_power_and_a_demo_a_kill_of_redis() -> None:
+    command = COMPOSE["services"]["redis"]["command"]
+    given = {name: command[command.index(name) + 1] for name in ("--appendonly", "--appendfsync")}
+    assert given == {"--appendonly": "yes", "--appendfsync": "always"}
+    assert "--maxmemory" in command, "admission refuses at 80 % of it, pictures keep to a quarter"
+    assert Run(Path(), Settings(), Path()).durability == "everysec"
 
 
 def test_the_heads_image_copies_rooms_that_exist_and_leaves_torch_out() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable
+from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,11 +15,12 @@ from shared.broker import Broker
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis
 from shared.messages import End, Entry
-from shared.observer import Observer
-from shared.schema import Stage
-from tests.helpers import Hand, assert_conserved, ends, hire, holders, publish
+from shared.observer import Observer, OpenPrompt
+from shared.schema import RETURNED, SUSPECT, Stage
+from tests.helpers import Hand, a_plan, assert_conserved, ends, hire, holders, publish, put_plan
 
-IDS = [f"p{number}" for number in range(8)]
+IDS = [f"p{number}" for number in range(10)]
+LIGHT_S = 4.0  # as the plan has it: with a few prompts in the queue, the door refuses and displaces
 PICK = st.integers(0, 100)
 
 
@@ -25,6 +28,7 @@ class Machine(RuleBasedStateMachine):
     """Publishers, workers, deaths and a keeper; `_ended` remembers each prompt's first outcome."""
 
     server_url = ""
+    seen: ClassVar[Counter[str]] = Counter()  # over all examples: a rule that never bites would prove nothing
     hands = Bundle("hands")
     held = Bundle("held")
 
@@ -32,6 +36,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self._broker = Broker(Settings(redis_url=self.server_url, deployment=f"m{uuid.uuid4().hex[:8]}"))
         self._broker.check()
+        put_plan(self._broker, a_plan(light_batch=1, light_service_s=LIGHT_S, heavy_batch=1, heavy_service_s=LIGHT_S))
         self._ended: dict[str, tuple[str, str]] = {}
 
     def teardown(self) -> None:
@@ -48,9 +53,37 @@ class Machine(RuleBasedStateMachine):
         self._broker.client.flushdb()
         self._broker.close()
 
-    @rule(prompt_id=st.sampled_from(IDS), route=st.sampled_from(["cascade", "heavy"]), priority=st.integers(0, 2))
-    def publish(self, prompt_id: str, route: str, priority: int) -> None:
-        publish(self._broker, prompt_id, route=route, priority=priority)
+    @rule(
+        prompt_id=st.sampled_from(IDS),
+        route=st.sampled_from(["cascade", "cascade", "heavy"]),
+        priority=st.integers(0, 2),
+        allowance_s=st.sampled_from([2.0, 11.0, 31.0]),
+    )
+    def publish(self, prompt_id: str, route: str, priority: int, allowance_s: float) -> None:
+        before, held = self._open(), holders(self._broker)
+        receipt = publish(self._broker, prompt_id, route=route, priority=priority, allowance_s=allowance_s)
+        displaced = before.keys() - self._open().keys()
+        for each in displaced:
+            assert ends(self._broker)[each] == ("dropped", "displaced")
+            assert before[each].priority > priority, "only by a higher class"
+            assert before[each].stage == "light"
+            assert held.get(before[each].entry_id, RETURNED) in (RETURNED, SUSPECT), "never out of a worker's hands"
+        assert len(displaced) <= (receipt.status == "published"), "one in, at most one out"
+        Machine.seen.update([receipt.status, "displaced"][: 1 + len(displaced)])
+
+    def _open(self) -> dict[str, OpenPrompt]:
+        return {prompt.id: prompt for prompt in Observer(self._broker).open_prompts(1e12)}
+
+    @rule(prompt_id=st.sampled_from(IDS))
+    def cancel(self, prompt_id: str) -> None:
+        was_open = prompt_id in self._open()
+        done = self._broker.cancel(prompt_id)
+        assert done.done is was_open
+        ended = ends(self._broker).get(prompt_id)
+        if was_open:
+            assert ended == ("cancelled", "asked")
+        assert done.state == (ended[0] if ended else "unknown")
+        Machine.seen["cancelled"] += was_open
 
     @rule(target=hands, stage=st.sampled_from(["light", "heavy"]))
     def hire(self, stage: Stage) -> Hand:
@@ -123,13 +156,15 @@ class Machine(RuleBasedStateMachine):
 
 def test_offered_equals_refused_plus_ends_plus_open_whatever_happens(server: EmbeddedRedis) -> None:
     Machine.server_url = server.url
+    Machine.seen.clear()
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=12,
-            stateful_step_count=30,
+            max_examples=16,
+            stateful_step_count=40,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert all(Machine.seen[each] for each in ("published", "known", "refused", "displaced", "cancelled")), Machine.seen

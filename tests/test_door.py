@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from services.publisher import Publisher
 from shared.broker import Broker
 from shared.cascade import hardness, routes_heavy
 from shared.catalog import load_cascade
+from shared.config import Settings
 from shared.observer import Observer
 from shared.plans import Plan, View
 from shared.process import Stop
@@ -54,6 +56,11 @@ def test_without_a_plan_every_prompt_starts_light(broker: Broker) -> None:
     assert waiting(broker) == {"light": 10, "heavy": 0}
 
 
+def restless(broker: Broker) -> Settings:
+    """Settings with which a control plans at every step."""
+    return broker.settings.model_copy(update={"plan_period_s": 1e-9})
+
+
 class Looking:
     """A policy that keeps what it saw."""
 
@@ -67,7 +74,7 @@ class Looking:
 
 def test_control_sees_the_hardness_and_score_of_each_newest_prompt_once(broker: Broker) -> None:
     seen = Looking()
-    control = Control(broker.settings, load_cascade("tiny"), seen, logger)
+    control = Control(restless(broker), load_cascade("tiny"), seen, logger)
     light = hire(broker)
     for prompt, prompt_id in zip(PROMPTS, ("p", "q"), strict=True):
         publish(broker, prompt_id, prompt=prompt)
@@ -82,9 +89,27 @@ def test_control_sees_the_hardness_and_score_of_each_newest_prompt_once(broker: 
     control.leave()
 
 
+def test_an_outcome_written_by_hand_does_not_stop_the_planning(broker: Broker) -> None:
+    seen = Looking()
+    control = Control(restless(broker), load_cascade("tiny"), seen, logger)
+    light = hire(broker)
+    entries: list[dict[bytes, bytes]] = [
+        {b"id": b"x"},
+        {b"id": b"x", b"end": b"light", b"why": b"", b"finished": b"soon"},
+    ]
+    for fields in entries:
+        broker.client.xadd(broker.keys.done, cast(Any, fields))
+    publish(broker)
+    light.end(light.one())
+    control.step()
+    assert seen.views[-1].scores == (0.75,)
+    broker.client.delete(broker.keys.done, broker.keys.totals)  # what was written by hand obeys no law
+    control.leave()
+
+
 def test_control_puts_a_pinned_plan_in_force_once_and_keeps_it(broker: Broker) -> None:
     policy = make_policy("pinned", load_cascade("sdturbo"), 5.0, pinned=PINNED)
-    control = Control(broker.settings, load_cascade("sdturbo"), policy, logger)
+    control = Control(restless(broker), load_cascade("sdturbo"), policy, logger)
     hire(broker)
     control.step()
     first = broker.plan()

@@ -10,6 +10,7 @@ import pytest
 from services.keeper import Keeper
 from shared.broker import Broker
 from shared.observer import Observer
+from shared.schema import GROUP, SUSPECT
 from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, spoilt, totals
 
 LIGHT_S = 0.5
@@ -191,3 +192,26 @@ def test_one_prompts_trouble_does_not_cost_the_others_their_deadline(broker: Bro
     keeper.step()
     assert set(ends(broker)) == {"a", "b"}
     keeper.leave()
+
+
+@pytest.mark.parametrize("planted", ["light", "heavy", "record", "plan"])
+def test_a_key_of_another_type_stops_neither_recovery_nor_deadlines(broker: Broker, planted: str) -> None:
+    """What somebody plants in one place costs the prompts of no other place."""
+    keys = broker.keys
+    publish(broker, "held")
+    publish(broker, "due", allowance_s=0.0)
+    if planted == "record":
+        publish(broker, "spoilt", allowance_s=0.0)
+    put_plan(broker, a_plan())  # now: by it, the door would refuse them
+    dead = hire(broker)
+    dead.take(4)
+    dead.die()
+    keeper = keeper_of(broker)
+    places = {"light": keys.streams["light"][0], "heavy": keys.streams["heavy"][2], "plan": keys.plan}
+    with spoilt(broker, places.get(planted, keys.prompt("spoilt"))):
+        keeper.step()
+        assert ends(broker) == {"due": ("dropped", "deadline")}
+        assert broker.client.xpending_range(keys.streams["light"][1], GROUP, "-", "+", 9, SUSPECT)
+    keeper.leave()
+    keeper_of(broker).step()
+    assert [entry.job.id for entry in hire(broker).take()] == ["held"]

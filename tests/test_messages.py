@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.broker import flatten
 from shared.errors import MalformedEntry
+from shared.exchange import flatten
 from shared.messages import Job, Outcome, Visit, Wire
 from shared.plans import Plan
 from tests.helpers import a_plan

@@ -9,9 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from deploy.supervision import ROOT
 from shared.catalog import load_cascade
 from shared.config import Settings
 from shared.exchange import Publication
-from shared.messages import Job, Outcome
+from shared.ledger import overlaps
+from shared.messages import Job
 from shared.summary import summarise
 
 DEMO = [sys.executable, "-m", "deploy.demo"]
@@ -74,17 +74,6 @@ def publish(found: Deployment, numbers: range, per_s: float, text: str = "a cat"
     for number in numbers:
         found.broker.publish([Publication(Job(f"p{number}", text, 0.0, 0.0, seed=number), allowance_s)])
         time.sleep(1 / per_s)
-
-
-def overlaps(outcomes: Sequence[Outcome], slack_s: float = 0.1) -> list[str]:
-    """Pairs of batches that were drawn on one slot at the same time, by the stamps of their visits."""
-    batches = {(v.worker.rsplit("-", 2)[0], v.started, v.finished, v.worker) for o in outcomes for v in o.visits}
-    ordered = sorted(batches)
-    return [
-        f"{before} {after}"
-        for before, after in pairwise(ordered)
-        if before[0] == after[0] and after[1] < before[2] - slack_s
-    ]
 
 
 def settle_all(found: Deployment) -> Counter[str]:

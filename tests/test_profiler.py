@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from models import profiler
-from models.backend import OutOfMemory, Picture
+from models.backend import Abandoned, OutOfMemory, Picture, never
 from shared.catalog import TABLES, read_profiles, unmeasured
 from shared.errors import SettingsError
 from shared.files import write_text
@@ -33,7 +33,7 @@ class Drawing:
             raise OutOfMemory("too many")
         self.now += 1000.0  # must not be counted
 
-    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
+    def draw(self, jobs: Sequence[Job], _abandoned: Abandoned = never) -> list[Picture]:
         self.now += self._took_s[len(self.drawn) % len(self._took_s)] * len(jobs)
         self.drawn.append(len(jobs))
         return [Picture(b"") for _ in jobs]

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from planner.policies import POLICIES, make_policy
 from planner.simulator import Scenario, fleet, peak_rate, simulate
 from shared.catalog import Cascade, load_cascade
+from shared.ledger import overlaps
 from shared.messages import Outcome
 from shared.plans import Plan, View
 from shared.recording import Recording
@@ -158,13 +158,7 @@ def test_a_busy_worker_follows_a_new_plan_after_its_batch() -> None:
     found = run(policy, every(0.05, 60), switch_s=0.0)
     first = min(v.started for o in found.outcomes for v in o.visits if v.stage == "heavy")
     assert 2.0 < first < 2.0 + 2 * LIGHT_1_S
-    assert overlaps(found.outcomes) == []
-
-
-def overlaps(outcomes: Sequence[Outcome]) -> list[object]:
-    """Batches drawn on one slot at the same time."""
-    batches = {(v.worker.rsplit("-", 2)[0], v.started, v.finished, v.worker) for o in outcomes for v in o.visits}
-    return [pair for pair in pairwise(sorted(batches)) if pair[0][0] == pair[1][0] and pair[1][1] < pair[0][2] - 1e-9]
+    assert overlaps(found.outcomes, slack_s=1e-9) == []
 
 
 @pytest.mark.parametrize("failing", [math.inf, 15.0], ids=["sound", "failing"])
@@ -176,7 +170,7 @@ def test_every_prompt_ends_once_under_every_policy(policy: str, failing: float) 
     assert summary["offered"] == len(arrivals)
     assert summary["open"] == summary["answered_twice"] == summary["failed"] == 0
     assert sum(summary[end] for end in ("light", "heavy", "dropped", "refused")) == len(arrivals)
-    assert overlaps(found.outcomes) == []
+    assert overlaps(found.outcomes, slack_s=1e-9) == []
     assert len({outcome.id for outcome in found.outcomes}) == len(found.outcomes)
 
 

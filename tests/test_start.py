@@ -59,7 +59,8 @@ def server_that_says(info: bytes) -> Iterator[str]:
                 with connection:
                     while received := connection.recv(65536):
                         commands = received.count(b"*") if received.startswith(b"*") else 1
-                        connection.sendall(info * commands)
+                        greeted = b"PING" in received and not info.startswith(b"-")  # a new connection is tried first
+                        connection.sendall(b"+PONG\r\n" if greeted else info * commands)
 
         threading.Thread(target=answer, daemon=True).start()
         yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"

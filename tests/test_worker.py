@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 
 from models.backend import Picture
-from services.lease import Lease
-from services.worker import Worker
 from shared.broker import Broker
-from shared.catalog import load_cascade
 from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.embedded import EmbeddedRedis
-from shared.messages import Job
 from shared.observer import Observer
-from shared.schema import Stage
-from tests.helpers import a_plan, by_hand, ends, hire, holders, logger, outcomes, publish, put_plan, spoilt, totals
-
-CASCADE = load_cascade("tiny")
-
-
-class Easel:
-    """A model that does what the test says with each batch; `batches` remembers their ids."""
-
-    def __init__(self, stage: Stage, paint: Callable[[Job], Picture] = lambda _: Picture(b"webp", 0.9)) -> None:
-        self.stage = stage
-        self.paint = paint
-        self.before: Callable[[], object] = lambda: None
-        self.batches: list[list[str]] = []
-
-    def warm_up(self, batches: Sequence[int]) -> None:
-        """Nothing to warm."""
-
-    def draw(self, jobs: Sequence[Job]) -> list[Picture]:
-        self.batches.append([job.id for job in jobs])
-        self.before()
-        return [self.paint(job) for job in jobs]
-
-
-@contextmanager
-def working(broker: Broker, easel: Easel) -> Iterator[Worker]:
-    settings = broker.settings.model_copy(update={"deadline_s": None})
-    lease = Lease(settings, easel.stage, f"test-0-{easel.stage}-1", "played", logger)
-    lease.start()
-    worker = Worker(settings, easel.stage, CASCADE, easel, lease, logger)
-    yield worker
-    worker.leave()
-
-
-def plan_for(broker: Broker, stage: Stage = "light", version: int = 1) -> None:
-    plan = a_plan(version=version, light_service_s=0.001, heavy_service_s=0.001, assignment={"test:0": stage})
-    put_plan(broker, replace(plan, threshold=0.5))
-
-
-def poison(prompt_id: str) -> Callable[[Job], Picture]:
-    def paint(job: Job) -> Picture:
-        if job.id == prompt_id:
-            raise ValueError("too ugly")
-        return Picture(b"webp", 0.9)
-
-    return paint
+from tests.easel import Easel, plan_for, working
+from tests.helpers import by_hand, ends, hire, holders, outcomes, publish, spoilt, totals
 
 
 def test_a_batch_is_drawn_and_each_prompt_goes_where_its_score_says(broker: Broker) -> None:
@@ -86,63 +34,6 @@ def test_a_batch_is_drawn_and_each_prompt_goes_where_its_score_says(broker: Brok
     for outcome in outcomes(broker):
         for visit in outcome.visits:
             assert outcome.published - 0.1 <= visit.started <= visit.finished <= outcome.finished + 0.1
-
-
-def reasons(broker: Broker) -> list[str]:
-    """What the dead letters say went wrong."""
-    return [fields[b"reason"].decode() for _, fields in Observer(broker).rows(broker.keys.dead, "0", 10)]
-
-
-def test_a_poisonous_prompt_fails_with_the_reason_and_its_mates_are_answered(broker: Broker) -> None:
-    plan_for(broker)
-    publish(broker, "a", "bad", "c")
-    easel = Easel("light", poison("bad"))
-    with working(broker, easel) as worker:
-        for _ in range(4):
-            worker.step()
-    assert easel.batches == [["a", "bad", "c"], ["a"], ["bad"], ["c"]]
-    assert ends(broker) == {
-        "a": ("light", "confident"),
-        "bad": ("failed", "error"),
-        "c": ("light", "confident"),
-    }
-    assert reasons(broker) == ["ValueError: too ugly"]
-
-
-def test_a_heavy_failure_leaves_the_light_picture_as_the_answer(broker: Broker) -> None:
-    plan_for(broker, "heavy")
-    publish(broker, "bad")
-    light = hire(broker)
-    light.escalate(light.one())
-    with working(broker, Easel("heavy", poison("bad"))) as worker:
-        worker.step()
-    assert ends(broker) == {"bad": ("light", "heavy_failed")}
-
-
-def test_a_wrong_number_of_pictures_fails_nobody_but_the_cause(broker: Broker) -> None:
-    plan_for(broker)
-    publish(broker, "a", "b")
-
-    class Forgetful(Easel):
-        def draw(self, jobs: Sequence[Job]) -> list[Picture]:
-            return super().draw(jobs)[:1]
-
-    with working(broker, Forgetful("light")) as worker:
-        for _ in range(3):
-            worker.step()
-    assert ends(broker) == {"a": ("light", "confident"), "b": ("light", "confident")}
-
-
-@pytest.mark.parametrize("score", [math.nan, math.inf, None])
-def test_a_score_that_is_no_number_fails_its_prompt_alone(broker: Broker, score: float | None) -> None:
-    plan_for(broker)
-    publish(broker, "odd", "good")
-    easel = Easel("light", lambda job: Picture(b"webp", score if job.id == "odd" else 0.9))
-    with working(broker, easel) as worker:
-        worker.step()
-    assert ends(broker) == {"odd": ("failed", "error"), "good": ("light", "confident")}
-    assert reasons(broker) == [f"score is {score}"]
-    assert all(outcome.score in (None, 0.9) for outcome in outcomes(broker))
 
 
 def test_hopeless_prompts_are_let_go_and_not_drawn(broker: Broker, observer: Observer) -> None:
@@ -236,7 +127,7 @@ def test_one_slow_batch_does_not_make_all_that_follows_hopeless(broker: Broker) 
     plan_for(broker)
     easel = Easel("light")
     with working(broker, easel) as worker:
-        worker._ratios.extend([1e6] * 8)  # a spell in which nothing could be drawn in time
+        worker._studio._ratios.extend([1e6] * 8)  # a spell in which nothing could be drawn in time
         for number in range(12):
             publish(broker, f"p{number}")
             worker.step()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from planner.demand import forecast
-from planner.drafting import NO_LOSS, Policy, Setup, all_light, draft, paced
+from planner.drafting import NO_LOSS, Policy, Setup, all_light, as_seen, draft
 from planner.fleet import WAIT_SHARE, Choice, choices_of
 from planner.milp import Case, case_of
 from shared.plans import Plan, View
@@ -32,7 +32,7 @@ def _clipper(setup: Setup, stage: Stage) -> Policy:
     name = f"clipper-{stage}"
 
     def policy(view: View) -> Plan:
-        cascade = paced(setup.cascade, view.pace)
+        cascade = as_seen(setup.cascade, view)
         case = case_of(cascade, view.slots, forecast(view.offered).planned, setup.deadline_s, NO_LOSS)
         choices = choices_of(cascade, stage, case.pools, WAIT_SHARE)
         able = _able(case, stage, choices[0])

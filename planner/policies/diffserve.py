@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from planner.demand import averaged
-from planner.drafting import Policy, Setup, all_light, draft, no_plan, paced
+from planner.drafting import Policy, Setup, all_light, as_seen, draft, no_plan
 from planner.milp import Case, case_of
 from planner.spares import spread
 from shared.catalog import Cascade
@@ -31,7 +31,7 @@ def diffserve(setup: Setup) -> Policy:
     def policy(view: View) -> Plan:
         if view.plan and view.plan.policy == NAME and 0 <= view.now - view.plan.made < PERIOD_S:
             return view.plan
-        cascade = paced(setup.cascade, view.pace)
+        cascade = as_seen(setup.cascade, view)
         counts = [float(min(count, 10**9)) for count in view.offered[-COUNTS:]]
         demand = averaged(counts, COM) * MARGIN if counts else 0.0
         queueing_s = _queueing_s(view, demand)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from planner.demand import forecast
-from planner.drafting import NO_LOSS, Policy, Setup, all_light, draft, no_plan, paced
+from planner.drafting import NO_LOSS, Policy, Setup, all_light, as_seen, draft, no_plan
 from planner.fleet import WAIT_SHARE, Choice, Staff, choices_of, worthwhile
 from planner.milp import Case, Solution, case_of
 from planner.program import SLACK
@@ -29,7 +29,7 @@ def proteus(setup: Setup) -> Policy:
     """
 
     def policy(view: View) -> Plan:
-        cascade = paced(setup.cascade, view.pace)
+        cascade = as_seen(setup.cascade, view)
         case = case_of(cascade, view.slots, forecast(view.offered).planned, setup.deadline_s, NO_LOSS)
         heavies = worthwhile(choices_of(cascade, "heavy", case.pools, WAIT_SHARE), case.deadline_s)
         light = _fastest(case.light, tuple(pool.light_slots for pool in case.pools))

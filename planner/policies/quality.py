@@ -7,7 +7,7 @@ from typing import Final
 
 from planner.deferral import deferral
 from planner.demand import forecast
-from planner.drafting import Policy, Setup, all_light, binding, draft, no_plan, paced
+from planner.drafting import Policy, Setup, all_light, as_seen, binding, draft, no_plan
 from planner.fleet import Staff
 from planner.milp import TOLERANCE, Case, Solution, best_share, case_of, loss_points
 from planner.spares import pressure, refit, spread
@@ -27,7 +27,7 @@ def quality(setup: Setup) -> Policy:
     loss = loss_points(setup.cascade.curve())
 
     def policy(view: View) -> Plan:
-        cascade = paced(setup.cascade, view.pace)
+        cascade = as_seen(setup.cascade, view)
         case = case_of(cascade, view.slots, forecast(view.offered).planned, setup.deadline_s, loss, view.plan)
         needed = setup.solver.solve(case)
         if needed is None:

@@ -1,5 +1,5 @@
 -- Hands a batch to an idle worker that holds its slot, or says when to ask again.
--- KEYS  1-3 the stage's streams by class  4 plan  5 slot token  6 wake  7... the next stage's streams
+-- KEYS  1-3 the stage's streams by class  4 plan  5 slot token  6 wake  7 totals  8... the next stage's streams
 -- ARGV  1 consumer  2 token  3 batch  4 hold_s  5 allowance_s (for entries written by hand)  6... seconds for 1..batch
 -- reply {ok | regrouped | not_holder, plan version, now, ask_again_s, prompts that wait for the next stage, class, {id, fields}, class, {id, fields}...}
 local consumer, batch, hold, allowance = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -38,7 +38,7 @@ local function waiting_in(stream)
 end
 
 local next_waiting = 0
-for i = 7, #KEYS do next_waiting = next_waiting + waiting_in(KEYS[i]) end
+for i = 8, #KEYS do next_waiting = next_waiting + waiting_in(KEYS[i]) end
 
 local queue, limit, suspect = {}, batch + 16, nil
 
@@ -55,10 +55,24 @@ local function enqueue(class, entry, fresh)
   queue[#queue + 1] = {class = class, id = entry[1], fresh = fresh, since = since, deadline = deadline}
 end
 
+-- Which class goes first: cascade.class_order in Lua; a test holds the two together.
+local function class_order(turn)
+  if turn % LOWER_EVERY < LOWER_EVERY - 1 then return {1, 2, 3} end
+  return math.floor(turn / LOWER_EVERY) % 2 == 0 and {3, 1, 2} or {2, 1, 3}
+end
+
+local lengths, present = {}, 0
 for class = 1, 3 do
+  lengths[class] = redis.call('XLEN', KEYS[class])
+  if lengths[class] > 0 then present = present + 1 end
+end
+-- Turns are counted only while several classes are there: the others need none.
+local turns = 'mixed:' .. stage_of(KEYS[1])
+local turn = present > 1 and tonumber(redis.call('HGET', KEYS[7], turns)) or 0
+
+for _, class in ipairs(class_order(turn)) do
   local stream = KEYS[class]
-  local length = redis.call('XLEN', stream)
-  if length > 0 and #queue < limit and not suspect then
+  if lengths[class] > 0 and #queue < limit and not suspect then
     local pending, last = group_of(stream)
     if pending > 0 then
       local alone = redis.call('XPENDING', stream, GROUP, '-', '+', 1, SUSPECT)
@@ -140,5 +154,6 @@ for class = 1, 3 do
     end
   end
 end
+if take > 0 and present > 1 then redis.call('HINCRBY', KEYS[7], turns, 1) end
 if take > 0 and take < #queue then wake(KEYS[6]) end
 return reply

@@ -1,18 +1,18 @@
 -- Hops each prompt of a batch into the next stage, or ends it. One prompt's error leaves that prompt pending
 -- and its mates unharmed.
 -- KEYS  1-3 the stage's streams by class  4-6 the next stage's  7 wake  8 due  9 done  10 dead  11 events  12 totals
---       13... record and image of each prompt
+--       13 pictures  14 picture bytes  15... record and image of each prompt
 -- ARGV  1 consumer  2 ttl_ms  3 done_keep_s  4 msgpack: hops, each
---       {class, entry, id, end ('' to hop on), why, picture, gpu_s, score, flat fields}
+--       {class, entry, id, end ('' to hop on), why, picture, gpu_s, score, flat fields, what a dead letter adds}
 -- reply per prompt: 1 done, 0 no longer ours, 2 overtaken by the keeper and stored as an upgrade,
 --       -1 no record (adopt it first), or what went wrong
 local consumer, ttl_ms, keep_s = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hops = cmsgpack.unpack(ARGV[4])
 local now = server_time()
 expect({[KEYS[7]] = 'list', [KEYS[8]] = 'zset', [KEYS[9]] = 'stream', [KEYS[10]] = 'stream', [KEYS[11]] = 'stream',
-  [KEYS[12]] = 'hash', [KEYS[4]] = 'stream', [KEYS[5]] = 'stream', [KEYS[6]] = 'stream'})
+  [KEYS[12]] = 'hash', [KEYS[13]] = 'zset', [KEYS[14]] = 'string', [KEYS[4]] = 'stream', [KEYS[5]] = 'stream', [KEYS[6]] = 'stream'})
 
-local counts, finished = {}, {{}, {}, {}}
+local counts, finished, grown = {}, {{}, {}, {}}, 0
 local function count(name) counts[name] = (counts[name] or 0) + 1 end
 
 -- What this consumer holds, class by class; nothing where the group is gone.
@@ -27,12 +27,17 @@ for class = 1, 3 do
   end
 end
 
+local function keep(image, id, picture)
+  if picture == '' then return end
+  grown = grown + keep_picture(image, KEYS[13], stage_of(KEYS[1]) .. ' ' .. id, picture, now, ttl_ms)
+end
+
 -- The keeper answered first. Its owner, and nobody who was fenced out, may leave the better picture.
 local function upgrade(record, image, id, how, picture, gpu_s)
   redis.call('HDEL', record, 'overtaken')
   redis.call('HINCRBYFLOAT', KEYS[12], 'wasted_s', gpu_s)
   if how == 'heavy' then
-    if picture ~= '' then redis.call('SET', image, picture, 'PX', ttl_ms) end
+    keep(image, id, picture)
     count('upgraded')
     announce(KEYS[11], 'type', 'upgraded', 'id', id)
   end
@@ -47,7 +52,7 @@ local function escalate(class, record, id, score, fields)
 end
 
 local function commit(hop, record, image)
-  local class, entry, id, how, why, picture, gpu_s, score, fields = unpack(hop)
+  local class, entry, id, how, why, picture, gpu_s, score, fields, letter = unpack(hop)
   class = class + 1
   local known = redis.call('HMGET', record, 'state', 'entry', 'overtaken')
   if not held[class .. entry] then
@@ -57,12 +62,16 @@ local function commit(hop, record, image)
   if not known[1] then return -1 end
   local stale = known[1] ~= 'open' or known[2] ~= entry
   if not stale then
-    if picture ~= '' then redis.call('SET', image, picture, 'PX', ttl_ms) end
+    keep(image, id, picture)
     if how == '' then
       escalate(class, record, id, score, fields)
     else
+      if #letter > 0 then -- drawn alone, it went wrong
+        table.insert(letter, 'attempts')
+        table.insert(letter, redis.call('HINCRBY', record, 'attempts', 1))
+      end
       finish({record = record, due = KEYS[8], done = KEYS[9], dead = KEYS[10], events = KEYS[11]},
-        id, fields, how, why, now, ttl_ms, keep_s)
+        id, fields, how, why, now, ttl_ms, keep_s, #letter > 0 and letter or nil)
       count(how)
       count(how .. ':' .. why)
     end
@@ -73,10 +82,11 @@ end
 
 local replies = {}
 for i, hop in ipairs(hops) do
-  local went, reply = pcall(commit, hop, KEYS[11 + 2 * i], KEYS[12 + 2 * i])
+  local went, reply = pcall(commit, hop, KEYS[13 + 2 * i], KEYS[14 + 2 * i])
   if not went then reply = type(reply) == 'table' and reply.err or tostring(reply) end
   replies[i] = reply
 end
+if grown > 0 then redis.call('INCRBY', KEYS[14], grown) end
 for name, by in pairs(counts) do redis.call('HINCRBY', KEYS[12], name, by) end
 if counts.escalated then wake(KEYS[7]) end
 for class = 1, 3 do

@@ -58,9 +58,17 @@ local function stamped(fields, known)
   return fields
 end
 
+local function stage_of(stream) return string.match(stream, ':stage:(%a+):') or '' end
+
+-- Keeps a picture (`whose`: '<stage> <id>') and enters it in the accounts; returns the bytes by which these grew.
+local function keep_picture(key, accounts, whose, picture, now, ttl_ms)
+  redis.call('SET', key, picture, 'PX', ttl_ms)
+  return #picture * redis.call('ZADD', accounts, seconds(now), #picture .. ' ' .. whose)
+end
+
 -- The part that an owner's and the keeper's settlement share; the caller counts it in the totals.
--- keys: record, due, done, dead, events; fields: the outcome's own fields, flat.
-local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s)
+-- keys: record, due, done, dead, events; fields: the outcome's own fields, flat; letter: what a dead letter says beside.
+local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s, letter)
   redis.call('ZREM', keys.due, id)
   local outcome, own = {'end', how, 'why', why, 'finished', seconds(now)}, {['end'] = true, why = true, finished = true}
   for i = 1, #fields, 2 do -- an entry written by hand may have fields of these names
@@ -70,7 +78,8 @@ local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s)
     end
   end
   redis.call('XADD', keys.done, 'MINID', '~', string.format('%d-0', (now - keep_s) * 1000), '*', unpack(outcome))
-  if how == 'failed' then
+  if how == 'failed' or letter then
+    for _, part in ipairs(letter or {}) do outcome[#outcome + 1] = part end
     redis.call('XADD', keys.dead, 'MAXLEN', '~', DEAD_KEPT, '*', unpack(outcome))
   end
   announce(keys.events, 'type', 'settled', 'id', id, 'end', how, 'why', why)

@@ -1,0 +1,119 @@
+"""One model at work: how long its batches take, how large they may be, and whether it draws at all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import nullcontext
+from logging import Logger
+from statistics import median
+from typing import Final
+
+from models.backend import Abandoned, Backend, Picture, never
+from services.watchdog import Watchdog
+from shared.broker import Broker
+from shared.catalog import Cascade
+from shared.config import Settings
+from shared.errors import ModelError
+from shared.messages import Entry
+from shared.schema import Stage
+
+PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
+
+
+def scored(picture: Picture) -> bool:
+    """Whether a light picture has a score to decide by."""
+    return picture.score is not None and math.isfinite(picture.score)
+
+
+class Studio:
+    """A worker's model and what was learnt of it; `gpu` is the type as the profiles name it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stage: Stage,
+        cascade: Cascade,
+        backend: Backend,
+        broker: Broker,
+        logger: Logger,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        self._stage = stage
+        self._cascade = cascade
+        self._backend = backend
+        self._broker = broker
+        self._logger = logger
+        self._watchdog = watchdog
+        self._model, self._gpu = cascade.models[stage].name, settings.gpu
+        self._profiled: list[float] = []
+        self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
+        self._ceiling: int | None = None
+
+    def service_s(self, batch: int) -> list[float]:
+        """Seconds for batches of 1 to `batch` at the measured pace."""
+        pace = self._pace()
+        return [seconds * pace for seconds in self._profile(batch)]
+
+    def alone_s(self) -> float:
+        """Seconds for one prompt alone at the measured pace."""
+        return self.service_s(1)[0]
+
+    def forget(self) -> None:
+        """Forget the oldest batch: who draws nothing learns nothing, and a slow spell must not last for ever."""
+        if self._ratios:
+            self._ratios.popleft()
+
+    def attempt(self, entries: Sequence[Entry], abandoned: Abandoned = never) -> list[Picture] | Exception:
+        """The pictures, or what went wrong; handed over and not raised, so that nothing keeps the model's memory."""
+        profiled_s, began = self._profile(len(entries))[-1], time.monotonic()
+        slow_s = self._cascade.profile(self._stage, self._gpu).slow_s(len(entries))
+        try:
+            with self._watchdog.over(entries, profiled_s * self._pace(), slow_s) if self._watchdog else nullcontext():
+                pictures = self._backend.draw([entry.job for entry in entries], abandoned)
+        except Exception as wrong:  # noqa: BLE001 (the edge: whatever a model raises ends its prompt, not the worker)
+            return wrong
+        if len(pictures) != len(entries):
+            return ModelError(f"{len(pictures)} pictures for {len(entries)} prompts")
+        if self._stage == "light" and not any(map(scored, pictures)):
+            return ModelError(f"no picture has a score, the first one's is {pictures[0].score}")
+        self._ratios.append((time.monotonic() - began) / profiled_s)
+        return pictures
+
+    def check(self) -> None:
+        """Raise ModelError where the model draws nothing any more: then the prompt is not to blame.
+
+        On a broken GPU prompt after prompt would fail within moments; supervisor starts the worker anew instead.
+        """
+        profiled_s = self._profile(1)[-1]
+        try:
+            with self._watchdog.over((), profiled_s, profiled_s) if self._watchdog else nullcontext():
+                self._backend.warm_up([1])
+        except Exception as wrong:
+            raise ModelError(f"the model draws nothing any more: {wrong}") from wrong
+
+    def learn_ceiling(self) -> None:
+        """Ask how large a batch others on such a GPU found to fit."""
+        self._ceiling = self._broker.ceiling(self._model, self._gpu or self._cascade.gpu)
+
+    def lower_ceiling(self, batch: int) -> None:
+        """Remember, for all on such a GPU, that no more than so many fit its memory."""
+        self._ceiling = self._broker.lower_ceiling(self._model, self._gpu or self._cascade.gpu, batch)
+        self._logger.warning("out of memory: smaller batches from here on", extra={"ceiling": self._ceiling})
+
+    def capped(self, batch: int) -> int:
+        """The batch, or as much of it as fits."""
+        return min(batch, self._ceiling or batch)
+
+    def _profile(self, batch: int) -> list[float]:
+        """Profiled seconds for batches of 1 to `batch`."""
+        while len(self._profiled) < batch:
+            size = len(self._profiled) + 1
+            self._profiled.append(self._cascade.service_s(self._stage, size, self._gpu))
+        return self._profiled[:batch]
+
+    def _pace(self) -> float:
+        """Measured over profiled seconds of the last batches; 1 where nothing was drawn lately."""
+        return median(self._ratios) if self._ratios else 1.0

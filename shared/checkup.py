@@ -1,0 +1,134 @@
+"""What can be asked of a server before anything is trusted to it: its settings, its clock, what it lets us do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from shared.config import Settings
+from shared.connection import CommandRefused, Connection, Unreachable
+from shared.errors import ServerUnfit
+
+SAMPLES: Final = 5  # of the clock; the one that came back soonest counts
+# How a stranger is refused: he must name himself, or comes from elsewhere to a server in protected mode.
+_TURNED_AWAY: Final = ("NOAUTH", "Authentication required", "NOPERM", "DENIED")
+_CREDENTIALS: Final = frozenset({"username", "password", "password_file"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says of itself. `settings`: what CONFIG GET tells, empty where we may not ask.
+
+    `offset_s`: this machine's clock minus the server's, known to `within_s`.
+    """
+
+    info: Mapping[str, Any]
+    settings: Mapping[str, str]
+    user: str
+    offset_s: float
+    within_s: float
+
+
+def look_at(connection: Connection) -> ServerFacts:
+    """Ask a server about itself; raises one of Unreachable or CommandRefused."""
+    client: Any = connection.client
+    offset_s, within_s = clock_offset(connection)
+    return ServerFacts(client.info("everything"), _settings(client), _user(client), offset_s, within_s)
+
+
+def clock_offset(connection: Connection) -> tuple[float, float]:
+    """This machine's clock minus the server's, and how far off that may be, in seconds."""
+    samples: list[tuple[float, float]] = []
+    for _ in range(SAMPLES):
+        sent, began = time.time(), time.monotonic()
+        told = connection.now()
+        half_s = (time.monotonic() - began) / 2
+        samples.append((half_s, sent + half_s - told))
+    within_s, offset_s = min(samples)
+    return offset_s, within_s
+
+
+def answers_anybody(settings: Settings) -> bool | None:
+    """Whether the server serves one who brings neither name nor password; None where that can't be found out."""
+    try:
+        client: Any = Connection(settings.model_copy(update={"redis_url": anonymous(settings.redis_url)})).client
+        client.execute_command("PING")
+    except (ServerUnfit, CommandRefused, *Unreachable) as refused:
+        return False if any(word in f"{_code(refused)} {refused}" for word in _TURNED_AWAY) else None
+    return True
+
+
+def anonymous(url: str) -> str:
+    """The address without name and password."""
+    parts = urlsplit(url)
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in _CREDENTIALS]
+    query = f"?{urlencode(kept)}" if kept else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+
+
+def _code(refused: Exception) -> str:
+    return str(getattr(refused, "status_code", None) or "")
+
+
+# Per role, the keys that it must be able to write and to read; a name that ends in a colon stands for many keys.
+_PROMPTS: Final = ("stage:light:", "stage:heavy:", "prompt:", "wake:", "due", "done", "dead", "events", "totals")
+_PICTURES: Final = ("image:", "pictures", "picture_bytes")
+WRITES: Final[Mapping[str, Sequence[str]]] = {
+    "publisher": _PROMPTS,
+    "worker": (*_PROMPTS, *_PICTURES, "worker:", "slot:", "ceiling:"),
+    "control": ("plan",),
+    "agent": (*_PROMPTS, "worker:", "slot:", "node:"),
+    "keeper": (*_PROMPTS, *_PICTURES, "worker:", "slot:", "leader:keeper"),
+    "reader": (),
+}
+READS: Final[Mapping[str, Sequence[str]]] = {
+    "publisher": ("plan",),
+    "worker": ("plan",),
+    "control": ("stage:light:", "stage:heavy:", "done", "totals", "worker:", "node:", "plan", "leader:control"),
+    "agent": ("plan",),
+    "keeper": ("plan",),
+    "reader": (*_PROMPTS, *_PICTURES, "plan", "plans", "worker:", "node:", "slot:"),
+}
+
+
+def lacking(connection: Connection, role: str) -> list[str]:
+    """What the role needs and the server forbids us, in words. Nothing is changed: the commands have no effect."""
+    asked: list[tuple[str, list[str]]] = [("write ", ["PERSIST", name]) for name in WRITES[role]]
+    asked += [("read ", ["GET", name]) for name in READS[role]]
+    client: Any = connection.client
+    missing: list[str] = []
+    for verb, (command, name) in asked:
+        key = f"{connection.keys.root}:{name}" + ("doctor" if name.endswith(":") else "")
+        if name == "plan" and command == "GET":
+            command, key = "HGETALL", connection.keys.plan
+        if _refused(client, command, key):
+            missing.append(verb + name)
+    if role != "reader" and _refused(client, "EVAL", "return 1", "0"):
+        missing.append("run scripts")
+    return missing
+
+
+def _refused(client: Any, *command: str) -> bool:
+    try:
+        client.execute_command(*command)
+    except CommandRefused as refused:
+        return "NOPERM" in (_code(refused), str(refused).split(" ")[0])
+    return False
+
+
+def _settings(client: Any) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in client.config_get("*").items()}
+    except CommandRefused:
+        return {}
+
+
+def _user(client: Any) -> str:
+    try:
+        told = client.execute_command("ACL", "WHOAMI")
+    except CommandRefused:
+        return ""
+    return told.decode() if isinstance(told, bytes) else str(told)

@@ -1,0 +1,248 @@
+"""Who may do what: each role against each action, and the real services under their own roles."""
+
+# ruff: noqa: E501 (a table of one line an action)
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from deploy.acl import ROLES, SHORTEST, TEMPLATES, USERS, access_list, filled, passwords
+from services.keeper import Keeper
+from shared.broker import Broker
+from shared.config import Settings
+from shared.connection import CommandRefused, Unreachable
+from shared.embedded import EmbeddedRedis, version_of
+from shared.errors import SettingsError
+from shared.observer import Observer
+from tests.conftest import BINARIES, name_of
+from tests.helpers import ends, hire, logger, publish
+from tests.processes import service, until, worker
+from tests.servers import folder
+
+PASSWORDS: Final = {user: f"{user}-{'x' * SHORTEST}" for user in USERS}
+KEY = "{d}:"
+EVERYBODY = frozenset(ROLES)
+DOORS_AND_HANDS = frozenset({"publisher", "worker", "agent", "keeper"})
+
+# Action, the command, and the roles that may. Every key is one that nothing else uses, or of a kind that refuses
+# the command; what counts is whether the server answers NOPERM.
+MATRIX: Final[list[tuple[str, list[str], frozenset[str]]]] = [
+    ("read the plan", ["HGETALL", f"{KEY}plan"], EVERYBODY),
+    ("read the totals", ["HGETALL", f"{KEY}totals"], EVERYBODY),
+    ("read outcomes", ["XRANGE", f"{KEY}done", "-", "+"], EVERYBODY),
+    ("read waiting prompts", ["XRANGE", f"{KEY}stage:light:1", "-", "+"], EVERYBODY),
+    ("read a prompt's record", ["HGETALL", f"{KEY}prompt:x"], EVERYBODY - {"control"}),
+    ("read a picture", ["GET", f"{KEY}image:x:light"], frozenset({"worker", "keeper", "reader"})),
+    ("read a worker's standing", ["HGETALL", f"{KEY}worker:x"], EVERYBODY - {"publisher"}),
+    ("offer a prompt", ["XADD", f"{KEY}stage:light:1", "*", "prompt", "x"], DOORS_AND_HANDS),
+    ("claim a prompt", ["XREADGROUP", "GROUP", "workers", "x", "STREAMS", f"{KEY}stage:light:1", ">"], frozenset({"worker"})),
+    ("take a prompt over", ["XCLAIM", f"{KEY}stage:light:1", "workers", "x", "0", "0-1"], DOORS_AND_HANDS - {"publisher"}),
+    ("delete a prompt", ["XDEL", f"{KEY}stage:light:1", "0-1"], DOORS_AND_HANDS),
+    ("delete a queue", ["DEL", f"{KEY}stage:light:9"], frozenset({"worker", "agent", "keeper"})),
+    ("write an outcome", ["XADD", f"{KEY}done", "*", "id", "x"], DOORS_AND_HANDS),
+    ("write a picture", ["SET", f"{KEY}image:x:light", "x"], frozenset({"worker"})),
+    ("delete a picture", ["DEL", f"{KEY}image:x:light"], frozenset({"worker", "keeper"})),
+    ("write a plan", ["HSET", f"{KEY}plan", "x", "x"], frozenset({"control"})),
+    ("delete the plan", ["DEL", f"{KEY}plan"], frozenset({"control"})),
+    ("write a plan's history", ["XADD", f"{KEY}plans", "*", "x", "x"], frozenset({"control"})),
+    ("lead as control", ["SET", f"{KEY}leader:control", "x"], frozenset({"control"})),
+    ("lead as keeper", ["SET", f"{KEY}leader:keeper", "x"], frozenset({"keeper"})),
+    ("take a slot", ["SET", f"{KEY}slot:n:9", "x"], frozenset({"worker"})),
+    ("free a slot", ["DEL", f"{KEY}slot:n:9"], frozenset({"worker", "agent", "keeper"})),
+    ("speak for a node", ["HSET", f"{KEY}node:n", "x", "x"], frozenset({"agent"})),
+    ("speak for a worker", ["HSET", f"{KEY}worker:x", "x", "x"], frozenset({"worker", "agent", "keeper"})),
+    ("lower a GPU's ceiling", ["SET", f"{KEY}ceiling:m:g", "1"], frozenset({"worker"})),
+    ("clear the totals", ["DEL", f"{KEY}totals"], frozenset({"worker", "agent", "keeper"})),
+    ("clear the dead letters", ["XTRIM", f"{KEY}dead", "MAXLEN", "0"], frozenset()),
+    ("run a script of its own that writes a plan", ["EVAL", f"return redis.call('HSET', '{KEY}plan', 'x', 'x')", "1", f"{KEY}plan"], frozenset({"control"})),
+    ("touch another deployment", ["HGETALL", "{other}:plan"], frozenset()),
+    ("list keys", ["KEYS", "*"], frozenset()),
+    ("scan keys", ["SCAN", "0"], frozenset()),
+    ("flush", ["FLUSHALL"], frozenset()),
+    ("change the server's settings", ["CONFIG", "SET", "maxmemory", "1"], frozenset()),
+    ("read the server's settings", ["CONFIG", "GET", "requirepass"], frozenset()),
+    ("change access", ["ACL", "SETUSER", "x"], frozenset()),
+    ("read access", ["ACL", "LIST"], frozenset()),
+    ("listen to everything", ["MONITOR"], frozenset()),
+    ("shut the server down", ["SHUTDOWN", "NOSAVE"], frozenset()),
+    ("make it a replica", ["REPLICAOF", "127.0.0.1", "1"], frozenset()),
+    ("debug", ["DEBUG", "SLEEP", "0"], frozenset()),
+    ("kill scripts", ["SCRIPT", "KILL"], frozenset()),
+    ("drop scripts", ["SCRIPT", "FLUSH"], frozenset()),
+    ("load a module", ["MODULE", "LIST"], frozenset()),
+    ("cut others off", ["CLIENT", "KILL", "ID", "0"], frozenset()),
+    ("copy the data away", ["MIGRATE", "127.0.0.1", "1", f"{KEY}plan", "0", "1"], frozenset()),
+    ("publish to channels", ["PUBLISH", "x", "x"], frozenset()),
+]  # fmt: skip
+
+
+@dataclass
+class Guarded:
+    """A server with our access lists."""
+
+    server: EmbeddedRedis
+    version: tuple[int, ...]
+
+    def settings(self, user: str, **changes: Any) -> Settings:
+        address = self.server.url.replace("unix://", f"unix://{user}:{PASSWORDS[user]}@")
+        return Settings(redis_url=address, deployment="d", node="test", **changes)
+
+    def broker(self, user: str, **changes: Any) -> Broker:
+        return Broker(self.settings(user, **changes))
+
+
+@pytest.fixture(scope="module", params=BINARIES, ids=name_of)
+def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    version = version_of(request.param)
+    with folder() as where:
+        file = where / "users.acl"
+        file.write_text(access_list("d", PASSWORDS, version))
+        with EmbeddedRedis(where, binary=request.param, options=["--aclfile", str(file)]) as server:
+            yield Guarded(server, version)
+
+
+@pytest.fixture
+def admin(guarded: Guarded) -> Iterator[Broker]:
+    made = guarded.broker("admin")
+    made.client.flushdb()
+    made.check()
+    made.client.acl_log_reset()
+    yield made
+    made.client.flushdb()
+    made.close()
+
+
+def permitted(broker: Broker, command: list[str]) -> bool:
+    client: Any = broker.client
+    try:
+        client.execute_command(*command)
+    except (CommandRefused, *Unreachable) as refused:
+        words = f"{refused} {getattr(refused, 'status_code', '')}"
+        return not re.search(r"(?i)NOPERM|no permissions|can't run this command|can't access|not allowed", words)
+    return True
+
+
+def too_much(guarded: Guarded) -> set[tuple[str, str]]:
+    """(role, action) that the server allows beyond the matrix; what it wrongly forbids is an error."""
+    found = set()
+    for role in ROLES:
+        broker = guarded.broker(role)
+        for action, command, roles in MATRIX:
+            allowed = permitted(broker, command)
+            assert allowed or role not in roles, f"the {role} may not {action}"
+            if allowed and role not in roles:
+                found.add((role, action))
+        broker.close()
+    return found
+
+
+def listed() -> set[tuple[str, str]]:
+    """What README.md says that 6.2 cannot forbid."""
+    text = (TEMPLATES / "README.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| ([^|]+) \|$", text, re.MULTILINE)
+    return {(role, action.strip()) for role, actions in rows if role in ROLES for action in actions.split(",")}
+
+
+def test_each_role_may_do_its_own_work_and_nothing_else(guarded: Guarded, admin: Broker) -> None:
+    admin.client.xadd(f"{KEY}dead", {"id": "x"})
+    assert too_much(guarded) == (listed() if guarded.version < (7,) else set())
+
+
+def test_without_a_password_or_with_a_wrong_one_nothing_is_answered(guarded: Guarded) -> None:
+    for url in (guarded.server.url, guarded.server.url.replace("unix://", "unix://worker:wrong@")):
+        client: Any = Broker(Settings(redis_url=url, deployment="d")).client
+        for command in (["PING"], ["GET", "x"], ["INFO"]):
+            with pytest.raises(Unreachable):
+                client.execute_command(*command)
+
+
+def refusals(admin: Broker) -> list[str]:
+    entries: Any = admin.client.acl_log()
+    return [f"{each['username']}: {each['context']} {each['object']}" for each in entries]
+
+
+def test_the_services_can_do_all_they_need_under_their_own_roles(guarded: Guarded, admin: Broker) -> None:
+    fast: dict[str, Any] = {"cascade": "sdturbo", "backend": "sleeping", "lease_s": 1.0}
+    publisher = guarded.broker("publisher")
+    publisher.check()
+    with ExitStack() as stack:
+        for name in ("keeper", "control"):
+            stack.enter_context(service(guarded.settings(name, policy="clipper-heavy", slots=2, **fast), name))
+        light = stack.enter_context(worker(guarded.settings("worker", **fast), "light", 0))
+        stack.enter_context(worker(guarded.settings("worker", **fast), "heavy", 1))
+        until(admin.plan, "a plan is in force")
+        publish(publisher, "a", "b", "c", allowance_s=20.0)
+        publish(publisher, "h", allowance_s=20.0, route="heavy")
+        publisher.cancel("c")
+        light.kill()
+        publish(publisher, "lost", allowance_s=1.0)
+        until(lambda: len(ends(admin)) == 5, "all prompts end")
+        until(lambda: admin.client.get(admin.keys.leader("keeper")), "the keeper still leads")
+    assert not refusals(admin)
+
+
+def test_what_no_process_does_by_itself_is_permitted_too(guarded: Guarded, admin: Broker) -> None:
+    """Rare turns, played by hand: hand back, upgrade, bury, move to light, out of memory, a lost group."""
+    hands = guarded.broker("worker")
+    hands.check()
+    light, heavy = hire(hands), hire(hands, "heavy")
+    publisher, agent = guarded.broker("publisher"), guarded.broker("agent")
+    publish(publisher, "a", "b", "c", "d", allowance_s=30.0)
+    publish(publisher, "h", "late", allowance_s=30.0, route="heavy")
+    first, *rest = light.take(4)
+    assert light.escalate(first) == 1
+    hands.hand_back("light", light.name, rest[:1], suspect=True)
+    hands.hand_back_all("light", light.name)
+    assert hands.lower_ceiling("m", "g", 4) == 4
+    keeper = Keeper(guarded.settings("keeper", margin_s=60.0, lease_s=1.0), 0.5, logger)
+    keeper.check()
+    taken = heavy.take(3)
+    keeper.step()  # keeps the light picture, moves what waits for heavy
+    assert heavy.end(taken[-1]) == 2, "an upgrade"
+    agent.announce_node("test", {"name": "test"})
+    agent.bury("heavy", heavy.name, heavy.slot_key)
+    hands.client.xlen(hands.keys.streams["light"][1])
+    admin.client.xgroup_destroy(admin.keys.streams["light"][1], "workers")
+    light.beat()
+    light.take(4)
+    hands.release(light.slot_key, light.name)
+    hands.retire("light", light.name)
+    control = guarded.broker("control")
+    control.check()
+    leader = control.keys.leader("control")
+    assert control.hold(leader, "me")
+    control.release(leader, "me")
+    keeper.leave()
+    observer = Observer(guarded.broker("reader"))
+    observer.totals(), observer.backlog(), observer.workers(), observer.slots(), observer.outcomes()
+    observer.open_prompts(1e12), observer.next_due(), observer.plans()
+    assert not refusals(admin)
+
+
+def test_a_password_that_is_missing_or_short_is_named(tmp_path: Path) -> None:
+    given = {f"REDIS_{user.upper()}_PASSWORD": password for user, password in PASSWORDS.items()}
+    assert passwords(given) == PASSWORDS
+    file = tmp_path / "secret"
+    file.write_text("from-a-file-0123456789\n")
+    assert passwords(given | {"REDIS_WORKER_PASSWORD_FILE": str(file)})["worker"] == "from-a-file-0123456789"
+    for wrong in ({"REDIS_KEEPER_PASSWORD": "short"}, {"REDIS_KEEPER_PASSWORD_FILE": "/nowhere"}):
+        with pytest.raises(SettingsError, match="REDIS_KEEPER_PASSWORD"):
+            passwords(given | wrong)
+
+
+def test_no_password_is_written_down() -> None:
+    for version in ((6, 2), (7, 0)):
+        text = access_list("d", PASSWORDS, version)
+        assert not any(password in text for password in PASSWORDS.values())
+        assert len(text.splitlines()) == len(USERS) + 1
+
+
+def test_defined_words_are_filled_in() -> None:
+    template = "# about\ndefine looks +get\n\nuser a on #$a $looks\n  ~x\nuser b off\n"
+    assert filled(template, {"a": "digest"}) == "user a on #digest +get ~x\nuser b off\n"
