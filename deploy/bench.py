@@ -5,6 +5,7 @@ queue    publish -> light -> done, 40 % through heavy, models that do nothing, b
 idle     processor time of all services with 16 sleeping workers and nothing to do
 picture  publish to done on an empty queue beside the model's own time, light tiny cascade
 planner  view to plan with each solver, and how a solve grows; draws planner_growth.svg beside the table
+simulator  seconds for every policy on one trace, and memory for a million prompts
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rich.table import Table
 
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
+from deploy.bench_simulator import million, policies_s
 from deploy.runner import Run, deployment
 from shared.broker import Broker
 from shared.config import Settings
@@ -43,6 +45,7 @@ PROMPT: Final = (
 )
 IDLE_S: Final = 20.0
 REPEATS: Final = 5
+KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "simulator"]
 
 
 class Figure(NamedTuple):
@@ -159,6 +162,8 @@ def figures(chosen: list[str], prompts: int, folder: Path) -> Iterator[Figure]:
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
     if "planner" in chosen:
         yield from _planner(folder)
+    if "simulator" in chosen:
+        yield from _simulator()
 
 
 def _planner(folder: Path) -> Iterator[Figure]:
@@ -173,6 +178,14 @@ def _planner(folder: Path) -> Iterator[Figure]:
         yield Figure(f"solve, {each.size:,} {each.line}, median over loads", each.middle_ms, "ms", aim)
         yield Figure(f"solve, {each.size:,} {each.line}, worst load", each.worst_ms, "ms", aim)
     draw_growth(grown, folder / "planner_growth.svg")
+
+
+def _simulator() -> Iterator[Figure]:
+    taken_s, prompts = policies_s()
+    yield Figure(f"simulator, {prompts:,} prompts, all policies", taken_s, "s", "<= 15")
+    taken_s, mebibytes = million()
+    yield Figure("simulator, 1,000,000 prompts, one policy", taken_s, "s")
+    yield Figure("simulator, peak memory of the same", mebibytes, "MiB", "<= 1,024")
 
 
 def _queue(prompts: int) -> Iterator[Figure]:
@@ -199,11 +212,11 @@ def _queue(prompts: int) -> Iterator[Figure]:
 def main() -> int:
     """Print a table and write it as CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("chosen", nargs="*", metavar="hop|queue|idle|picture|planner", help="default: all")
+    parser.add_argument("chosen", nargs="*", metavar="|".join(KINDS), help="default: all")
     parser.add_argument("--prompts", type=int, default=20_000, help="prompts per run of the queue")
     parser.add_argument("--out", type=Path, default=Path("logs/bench.csv"))
     given = parser.parse_args()
-    chosen = given.chosen or ["hop", "queue", "idle", "picture", "planner"]
+    chosen = given.chosen or KINDS
     version = ".".join(str(part) for part in version_of(server_binaries()[0]))
     machine = f"{psutil.cpu_count()} cores, Python {platform.python_version()}, Redis {version}"
     table = Table("figure", "value", "unit", "aim", title=f"make bench ({machine})", title_justify="left")
