@@ -169,22 +169,22 @@ def figures(chosen: list[str], prompts: int, folder: Path) -> Iterator[Figure]:
 def _planner(folder: Path) -> Iterator[Figure]:
     for solver in SOLVERS:
         middle, late = view_to_plan(solver)
-        yield Figure(f"view to plan, 16 GPUs, {solver}, p50", middle, "ms", "<= 10")
-        yield Figure(f"view to plan, 16 GPUs, {solver}, p99", late, "ms", "<= 30")
+        yield Figure(f"view to plan, 16 GPUs, {solver}, p50", middle, "ms of processor", "<= 10")
+        yield Figure(f"view to plan, 16 GPUs, {solver}, p99", late, "ms of processor", "<= 30")
     grown = []
     for each in growth():
         grown.append(each)
         aim = AIMS.get((each.line, each.size), "")
-        yield Figure(f"solve, {each.size:,} {each.line}, median over loads", each.middle_ms, "ms", aim)
-        yield Figure(f"solve, {each.size:,} {each.line}, worst load", each.worst_ms, "ms", aim)
+        yield Figure(f"solve, {each.size:,} {each.line}, median over loads", each.middle_ms, "ms of processor", aim)
+        yield Figure(f"solve, {each.size:,} {each.line}, worst load", each.worst_ms, "ms of processor", aim)
     draw_growth(grown, folder / "planner_growth.svg")
 
 
 def _simulator() -> Iterator[Figure]:
     taken_s, prompts = policies_s()
-    yield Figure(f"simulator, {prompts:,} prompts, all policies", taken_s, "s", "<= 15")
+    yield Figure(f"simulator, {prompts:,} prompts, all policies", taken_s, "s of processor", "<= 15")
     taken_s, mebibytes = million()
-    yield Figure("simulator, 1,000,000 prompts, one policy", taken_s, "s")
+    yield Figure("simulator, 1,000,000 prompts, one policy", taken_s, "s of processor")
     yield Figure("simulator, peak memory of the same", mebibytes, "MiB", "<= 1,024")
 
 
