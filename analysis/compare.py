@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_figures(runs, trial.cascade, folder, next(iter(limits.values())))
         write_comparison(found, limits, folder / "comparison.csv")
     except OSError as wrong:
-        raise SettingsError(str(wrong)) from None
+        raise SettingsError(f"{wrong.filename or folder}: {wrong.strerror}") from None
     if given.json:
         whole = {"trace": trial.label, "gpus": trial.gpus, "deadline_s": trial.deadline_s, "policies": found}
         bounded = {name: asdict(limit) for name, limit in limits.items()}

@@ -45,7 +45,7 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The figures of a live run, of its simulation, and of two simulations with jitter; shares of equal paths."""
+    """The figures of a live run, of its simulation, and of some simulations with jitter; shares of equal paths."""
 
     name: str
     live: Figures
@@ -72,6 +72,8 @@ class Side:
 def beside(folder: Path, trace: str | None = None) -> Side:
     """Simulate anew what a folder holds; `trace` where its file is not where the run says. Raises SettingsError."""
     live = load(folder)
+    if live.settings.get("simulated"):
+        raise SettingsError(f"{folder}: is a simulated run, not a live one")
     trial = trial_of(live, folder, trace)
     simulated = simulate_like(live, trial)
     if live.settings.get("backend") == "sleeping" and not same_scores(live.outcomes, simulated.outcomes):
@@ -161,8 +163,11 @@ def side_by_side(
     sides = [beside(folder, trace) for folder in folders]
     if out is not None:
         rows = [row for side in sides for row in as_rows(side)]
-        out.mkdir(parents=True, exist_ok=True)
-        write_table(out / "live.csv", ROW, rows)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write_table(out / "live.csv", ROW, rows)
+        except OSError as wrong:
+            raise SettingsError(f"{wrong.filename or out}: {wrong.strerror}") from None
     if as_json:
         sys.stdout.write(json.dumps([as_dict(side) for side in sides], indent=2) + "\n")
         return 0

@@ -154,8 +154,13 @@ def light_wait_s(backlog: int, plan: Plan) -> float:
     return backlog / throughput + plan.light_service_s
 
 
-def light_time_s(waiting: int, plan: Plan) -> float:
-    """Seconds to leave to the light stage for a prompt that comes to its queue late, one more batch included."""
+def light_time_s(waiting: int, plan: Plan | None, alone_s: float) -> float:
+    """Seconds to leave to the light stage for a prompt that comes to its queue late, one more batch included.
+
+    `alone_s`: the seconds of a light batch of one; all that can be said where the plan has no light worker.
+    """
+    if plan is None or not plan.light_workers:
+        return alone_s
     return min(light_wait_s(waiting, plan) + plan.light_service_s, LONGEST_LIGHT_S)
 
 

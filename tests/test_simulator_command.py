@@ -34,9 +34,15 @@ def test_the_command_prints_the_summary_of_a_live_run(tmp_path: Path) -> None:
     [
         ({"--gpus": "0"}, "gpus: must be at least 1"),
         ({"--cascade": "sdnone"}, "no cascade 'sdnone'"),
+        ({"--deadline-s": "0"}, "deadline_s: must be finite and positive"),
+        ({"--jitter-s": "-1"}, "jitter_s: must be finite and not negative"),
+        ({"--jitter-s": "nan"}, "jitter_s: must be finite and not negative"),
+        ({"--repair-s": "inf"}, "repair_s: must be finite and positive"),
+        ({"--mean-time-between-failures-s": "0"}, "mean_time_between_failures_s: must be"),
+        ({"--gpu": "h100"}, "has no rows for GPU 'h100'"),
         ({"--policy": "best"}, "policy: no 'best'"),
         ({"--solver": "magic"}, "solver: 'magic'"),
-        ({"--trace": "/nowhere.csv"}, "/nowhere.csv: No such file"),
+        ({"--trace": "/nowhere.csv"}, "/nowhere.csv: no such file"),
         ({"--trace": "BAD"}, ":2: arrival_s: must be finite and not negative"),
     ],
 )
