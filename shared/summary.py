@@ -33,6 +33,7 @@ def summarise(recording: Recording, cascade: Cascade, pictures_missing: int | No
         "cascade": recording.cascade,
         "policy": recording.plans[-1].policy if recording.plans else recording.settings.get("policy", ""),
         "deadline_s": recording.deadline_s,
+        "scores": cascade.scores_from,
         "seconds": recording.end - recording.start,
         "offered": recording.offered,
         "refused": recording.refused,
