@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     if given.live:
-        return side_by_side(given.live, given.trace, console, given.json)
+        return side_by_side(given.live, given.trace, console, given.json, given.out)
     for name in ("trace", "cascade", "gpus"):
         if getattr(given, name) is None:
             raise SettingsError(f"{name}: --{name} is needed, or --live")
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_figures(runs, trial.cascade, folder, next(iter(limits.values())))
         write_comparison(found, limits, folder / "comparison.csv")
     except OSError as wrong:
-        raise SettingsError(str(wrong)) from None
+        raise SettingsError(f"{wrong.filename or folder}: {wrong.strerror}") from None
     if given.json:
         whole = {"trace": trial.label, "gpus": trial.gpus, "deadline_s": trial.deadline_s, "policies": found}
         bounded = {name: asdict(limit) for name, limit in limits.items()}
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--deadline-s", type=float, help="default: the cascade's")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--solver", default="exhaustive", help="auto, gurobi, highs or exhaustive")
-    made.add_argument("--out", type=Path, help="folder; default: logs/compare-<cascade>-<trace>")
+    made.add_argument("--out", type=Path, help="folder; default: logs/compare-<cascade>-<trace>, none with --live")
     made.add_argument("--live", type=Path, nargs="+", metavar="DIR", help="folders of live runs")
     made.add_argument("--json", action="store_true", help="print JSON, not a table")
     return made

@@ -19,8 +19,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from analysis.recording import load
+from analysis.recording import load, write_table
 from analysis.trial import NEEDS_A_FILE, Trial, make_trial
+from shared.cascade import JITTER
 from shared.errors import SettingsError
 from shared.messages import Outcome
 from shared.plans import Plan, View
@@ -38,12 +39,13 @@ FIGURES: Final = ("heavy_share", "violation", "quality", "quality_whole", "laten
 
 OFFERED: Final = "trace.csv"  # in a run's folder: what was offered, however the trace was cut and scaled
 
+ROW: Final = ("run", "figure", "live", "simulated", "difference", "allowed", "apart_with_jitter")
 Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The figures of a live run, of its simulation, and of two simulations with jitter; shares of equal paths."""
+    """The figures of a live run, of its simulation, and of some simulations with jitter; shares of equal paths."""
 
     name: str
     live: Figures
@@ -70,8 +72,12 @@ class Side:
 def beside(folder: Path, trace: str | None = None) -> Side:
     """Simulate anew what a folder holds; `trace` where its file is not where the run says. Raises SettingsError."""
     live = load(folder)
+    if live.settings.get("simulated"):
+        raise SettingsError(f"{folder}: is a simulated run, not a live one")
     trial = trial_of(live, folder, trace)
     simulated = simulate_like(live, trial)
+    if live.settings.get("backend") == "sleeping" and not same_scores(live.outcomes, simulated.outcomes):
+        raise SettingsError(f"{folder}: its scores are not those recorded here: set CASCADE_DATA as it was for the run")
     jittered = [simulate_like(live, trial, jitter_s=JITTER_S, seed=seed) for seed in JITTER_SEEDS]
     return Side(
         name=folder.name,
@@ -138,20 +144,54 @@ def paths_equal(some: Sequence[Outcome], others: Sequence[Outcome]) -> float:
     return sum(paths.get(seed) == other_paths.get(seed) for seed in known) / len(known) if known else 1.0
 
 
+def same_scores(some: Sequence[Outcome], others: Sequence[Outcome]) -> bool:
+    """Whether most prompts got the same score in both runs, but for what tells equal scores apart."""
+    scores, other_scores = ({each.seed: each.score for each in run if each.score is not None} for run in (some, others))
+    both = scores.keys() & other_scores.keys()
+    return 2 * sum(abs(scores[seed] - other_scores[seed]) < 2 * JITTER for seed in both) >= len(both)
+
+
 def path(outcome: Outcome) -> tuple[str, ...]:
     """The stages that drew the prompt, in order, and how it ended."""
     return (*(visit.stage for visit in outcome.visits), outcome.end)
 
 
-def side_by_side(folders: Sequence[Path], trace: str | None, console: Console, as_json: bool) -> int:
-    """Print a table, or JSON, for each folder; returns the exit code. Raises SettingsError."""
+def side_by_side(
+    folders: Sequence[Path], trace: str | None, console: Console, as_json: bool, out: Path | None = None
+) -> int:
+    """Print a table, or JSON, for each folder, and write `out`/live.csv; the exit code. Raises SettingsError."""
     sides = [beside(folder, trace) for folder in folders]
+    if out is not None:
+        rows = [row for side in sides for row in as_rows(side)]
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write_table(out / "live.csv", ROW, rows)
+        except OSError as wrong:
+            raise SettingsError(f"{wrong.filename or out}: {wrong.strerror}") from None
     if as_json:
         sys.stdout.write(json.dumps([as_dict(side) for side in sides], indent=2) + "\n")
         return 0
     for side in sides:
         console.print(table(side))
     return 0
+
+
+def as_rows(side: Side) -> list[list[object]]:
+    """A row a figure, in the order of ROW; the paths last."""
+    rows: list[list[object]] = [
+        [
+            side.name,
+            name,
+            *(_rounded(each) for each in (side.live[name], side.simulated[name], side.difference(name))),
+            ALLOWED.get(name, ""),
+            _rounded(side.yardstick(name)),
+        ]
+        for name in (*COUNTS, *FIGURES)
+    ]
+    return [
+        *rows,
+        [side.name, "paths_equal", "", "", round(side.paths_equal, 6), "", round(side.jitter_paths_equal, 6)],
+    ]
 
 
 def as_dict(side: Side) -> dict[str, Any]:
@@ -189,6 +229,10 @@ def _difference(one: Mapping[str, float | None], other: Mapping[str, float | Non
     if left is None or right is None:
         return None
     return (left - right) / ((one["offered"] or 1.0) if figure in COUNTS else 1.0)
+
+
+def _rounded(value: float | None) -> object:
+    return "" if value is None else round(value, 6)
 
 
 def _shown(value: float | None) -> str:

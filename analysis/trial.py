@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from planner.drafting import Policy
 from planner.policies import POLICIES, make_policy
-from planner.simulator import Scenario, fleet, peak_rate, simulate
+from planner.simulator import Scenario, fleet, peak_rate, simulate, worded
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings
 from shared.errors import SettingsError
@@ -82,7 +82,7 @@ def read_arrivals(trace: str) -> tuple[str, tuple[Arrival, ...]]:
     """The label and the arrivals of a trace, by its file or published name; raises SettingsError."""
     try:
         found = locate(trace)
-        return found.label, tuple(read_trace(found.path))
+        return found.label, tuple(worded(read_trace(found.path)))
     except TraceError as wrong:
         raise SettingsError(str(wrong)) from None
     except OSError as wrong:

@@ -4,6 +4,8 @@ hop      claim a batch from a stream and settle it into the next, server and cli
 queue    publish -> light -> done, 40 % through heavy, models that do nothing, beside a bare redis-py loop
 idle     processor time of all services with 16 sleeping workers and nothing to do
 picture  publish to done on an empty queue beside the model's own time, light tiny cascade
+planner  view to plan with each solver, and how a solve grows; draws planner_growth.svg beside the table
+simulator  seconds for every policy on one trace, and memory for a million prompts
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
+from deploy.bench_simulator import million, policies_s
 from deploy.runner import Run, deployment
 from shared.broker import Broker
 from shared.config import Settings
@@ -41,6 +45,7 @@ PROMPT: Final = (
 )
 IDLE_S: Final = 20.0
 REPEATS: Final = 5
+KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "simulator"]
 
 
 class Figure(NamedTuple):
@@ -140,8 +145,8 @@ def _wait_for_light(broker: Broker, check: Callable[[], None]) -> None:
         time.sleep(0.1)
 
 
-def figures(chosen: list[str], prompts: int) -> Iterator[Figure]:
-    """Measure what was chosen, one figure after the other."""
+def figures(chosen: list[str], prompts: int, folder: Path) -> Iterator[Figure]:
+    """Measure what was chosen, one figure after the other; drawings go into the folder."""
     if "hop" in chosen:
         for batch, aim in ((1, ""), (8, "<= 200"), (32, "<= 100")):
             yield Figure(f"hop, batch {batch}", median(hop(batch) for _ in range(3)), "us a prompt", aim)
@@ -155,6 +160,32 @@ def figures(chosen: list[str], prompts: int) -> Iterator[Figure]:
         yield Figure("picture, publish to done", whole, "ms")
         yield Figure("picture, the model's own time", own, "ms")
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
+    if "planner" in chosen:
+        yield from _planner(folder)
+    if "simulator" in chosen:
+        yield from _simulator()
+
+
+def _planner(folder: Path) -> Iterator[Figure]:
+    for solver in SOLVERS:
+        middle, late = view_to_plan(solver)
+        yield Figure(f"view to plan, 16 GPUs, {solver}, p50", middle, "ms of processor", "<= 10")
+        yield Figure(f"view to plan, 16 GPUs, {solver}, p99", late, "ms of processor", "<= 30")
+    grown = []
+    for each in growth():
+        grown.append(each)
+        aim = AIMS.get((each.line, each.size), "")
+        yield Figure(f"solve, {each.size:,} {each.line}, median over loads", each.middle_ms, "ms of processor", aim)
+        yield Figure(f"solve, {each.size:,} {each.line}, worst load", each.worst_ms, "ms of processor", aim)
+    draw_growth(grown, folder / "planner_growth.svg")
+
+
+def _simulator() -> Iterator[Figure]:
+    taken_s, prompts = policies_s()
+    yield Figure(f"simulator, {prompts:,} prompts, all policies", taken_s, "s of processor", "<= 15")
+    taken_s, mebibytes = million()
+    yield Figure("simulator, 1,000,000 prompts, one policy", taken_s, "s of processor")
+    yield Figure("simulator, peak memory of the same", mebibytes, "MiB", "<= 1,024")
 
 
 def _queue(prompts: int) -> Iterator[Figure]:
@@ -181,26 +212,27 @@ def _queue(prompts: int) -> Iterator[Figure]:
 def main() -> int:
     """Print a table and write it as CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("chosen", nargs="*", metavar="hop|queue|idle|picture", help="default: all")
+    parser.add_argument("chosen", nargs="*", metavar="|".join(KINDS), help="default: all")
     parser.add_argument("--prompts", type=int, default=20_000, help="prompts per run of the queue")
     parser.add_argument("--out", type=Path, default=Path("logs/bench.csv"))
     given = parser.parse_args()
-    chosen = given.chosen or ["hop", "queue", "idle", "picture"]
+    chosen = given.chosen or KINDS
     version = ".".join(str(part) for part in version_of(server_binaries()[0]))
     machine = f"{psutil.cpu_count()} cores, Python {platform.python_version()}, Redis {version}"
     table = Table("figure", "value", "unit", "aim", title=f"make bench ({machine})", title_justify="left")
     rows: list[Figure] = []
-    for figure in figures(chosen, given.prompts):
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    command = f"make bench BENCH={' '.join(given.chosen)!r}" if given.chosen else "make bench"
+    for figure in figures(chosen, given.prompts, given.out.parent):
         rows.append(figure)
         sys.stderr.write(f"{figure.what}: {figure.value:,.2f} {figure.unit}\n")
         table.add_row(figure.what, f"{figure.value:,.2f}", figure.unit, figure.aim)
     Console().print(table)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(["figure", "value", "unit", "aim", "machine", "command"])
         for figure in rows:
-            writer.writerow([figure.what, round(figure.value, 3), figure.unit, figure.aim, machine, "make bench"])
+            writer.writerow([figure.what, round(figure.value, 3), figure.unit, figure.aim, machine, command])
     return 0
 
 

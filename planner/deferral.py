@@ -101,10 +101,11 @@ def _stepped(values: NDArray[np.float64], through: NDArray[np.float64]) -> Defer
 def drift(plan: Plan, scores: Sequence[float]) -> float:
     """Measured minus predicted escalation: the share of these scores that the plan escalates, less its heavy share.
 
-    In [-1, 1]; 0 without scores. Far from 0 over many scores means that f(t) is out of date.
+    In [-1, 1]; 0 without scores, or where lots decide. What escalates because heavy has room is
+    not counted. Far from 0 over many scores means that f(t) is out of date.
     """
     seen = _finite(scores)
-    if not len(seen):
+    if plan.lot or not len(seen):
         return 0.0
     weak = np.count_nonzero(seen < plan.threshold) + plan.tie_share * np.count_nonzero(seen == plan.threshold)
     return float(weak) / len(seen) - plan.heavy_share

@@ -34,6 +34,7 @@ from shared.schema import STAGES, Stage
 from traces.read import Arrival
 
 LOOKED_AT: Final = 16  # prompts beyond a batch that a claim looks at, as in lua/claim.lua
+LOOK_S: Final = 0.2  # between two looks of the keeper at most
 LATER_S: Final = 1e-6  # past a moment, not on it, where rounding would decide
 DOORS: Final[tuple[tuple[Stage, Route], ...]] = (("light", "cascade"), ("heavy", "heavy"))
 
@@ -82,7 +83,7 @@ class Deployment:
     def _arrive(self, arrival: Arrival) -> None:
         self._next_arrival()
         now, allowance_s, plan = self._clock.now, self._scenario.deadline_s, self._plan
-        self._notes.offered += 1
+        self._notes.arrival(now)
         prompt_id, text = f"sim-{self._notes.offered - 1}", arrival.prompt or ""
         direct = plan is not None and routes_heavy(text, prompt_id, plan)
         stage, route = DOORS[direct]
@@ -95,7 +96,10 @@ class Deployment:
         )
         self._open += 1
         self._queues[stage].put(prompt)
-        self._keep_at(prompt, prompt.deadline - self._scenario.margin_s - (self._light_s() if direct else 0.0))
+        if direct:
+            self._watch_on(prompt)
+        else:
+            self._keep_at(prompt, prompt.deadline - self._scenario.margin_s)
         self._dispatch(stage)
 
     # --- workers
@@ -178,7 +182,7 @@ class Deployment:
             return
         score = recorded_score(self._cascade.scores, prompt.id, prompt.index)
         prompt.visits += (Visit("light", visit.worker, visit.started, visit.finished, visit.batch, score),)
-        why = decide(score, prompt.id, prompt.route, prompt.deadline - self._clock.now, waiting, plan)
+        why = decide(score, prompt.id, prompt.route, prompt.deadline - visit.finished, waiting, plan)
         if why == "escalate":
             self._pass(prompt, "heavy")
         else:
@@ -203,9 +207,7 @@ class Deployment:
 
     def _light_s(self) -> float:
         """Seconds until a light worker has drawn a prompt that comes now."""
-        if self._plan is None:
-            return self._cascade.service_s("light", 1)
-        return light_time_s(self._queues["light"].waiting, self._plan)
+        return light_time_s(self._queues["light"].waiting, self._plan, self._cascade.service_s("light", 1))
 
     def _keep_at(self, prompt: Prompt, time_s: float) -> None:
         self._clock.at(time_s + LATER_S, self._keep, prompt)
@@ -226,7 +228,17 @@ class Deployment:
                     self._move_to_light(prompt)
                 self._keep_at(prompt, prompt.deadline)
             case "wait":
-                self._keep_at(prompt, prompt.deadline)
+                self._watch_on(prompt)
+
+    def _watch_on(self, prompt: Prompt) -> None:
+        """Look again: soon at who waits for heavy without a picture, for the queues change; else at the deadline."""
+        again = prompt.deadline
+        if prompt.stage == "heavy" and not prompt.has_light and prompt.holder is None:
+            last_moment = prompt.deadline - self._scenario.margin_s - self._light_s()
+            again = self._clock.now + LOOK_S
+            if self._clock.now < last_moment:
+                again = min(again, last_moment)
+        self._keep_at(prompt, min(again, prompt.deadline))
 
     def _move_to_light(self, prompt: Prompt) -> None:
         prompt.route = "light"

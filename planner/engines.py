@@ -30,7 +30,7 @@ HIGHS_OPTIONS: Final[Mapping[str, object]] = {
 }
 
 LARGE: Final = 400  # columns: eight cascades on four GPU types take half a minute to prove what is found in seconds
-FEW_NODES: Final = 30
+FEW_NODES: Final = 100
 MANY_NODES: Final = 1_000_000
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -71,14 +71,15 @@ def build(*cases: Case, shed: bool = False) -> Program:
         used = {stage: _batches(sheet, case, stage, columns[stage]) for stage in STAGES}
         blocks.append(_Block(case, columns, used))
         loss += [(weight, value * case.demand / total) for weight, value in _demands(sheet, blocks[-1], carried)]
-    first = Objective("loss", tuple(loss), TOLERANCE)
-    if carried is not None:
-        first = Objective("shed", ((carried, -1.0),), TOLERANCE, gap=TOLERANCE)
     # On large fleets the last GPU of hundreds is not worth the time that its proof takes.
     gap = cases[0].slots // LARGE_FLEET if len(cases) * len(cases[0].pools) > 1 else 0
+    spared = TOLERANCE / 2 if gap else 0.0
+    first = Objective("loss", tuple(loss), TOLERANCE - spared, gap=spared)
+    if carried is not None:
+        first = Objective("shed", ((carried, -1.0),), TOLERANCE, gap=TOLERANCE)
     objectives = [first, Objective("workers", _slots(sheet, blocks), HALF, cases[0].slots, gap=gap)]
     if any(case.counts for case in cases):
-        objectives.append(_switches(sheet, blocks))
+        objectives.append(replace(_switches(sheet, blocks), gap=gap))
     return Program(tuple(sheet.columns), tuple(sheet.rows), folded([*objectives, *_order(blocks)]))
 
 

@@ -25,6 +25,12 @@ class Notes:
         self.plans: list[Plan] = []
         self.offered = self.refused = self.upgraded = 0
 
+    def arrival(self, now: float) -> None:
+        """One more prompt is offered."""
+        if not self.offered:
+            self._tally.origin = now
+        self.offered += 1
+
     def outcome(self, outcome: Outcome) -> None:
         """How a prompt ended."""
         self._tally.add(outcome)

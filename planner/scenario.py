@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from planner.drafting import Policy
 from shared.catalog import Cascade
+from shared.errors import SettingsError
 from shared.plans import Slot
+
+POSITIVE: Final = ("deadline_s", "plan_period_s", "lease_s", "repair_s", "mean_time_between_failures_s")
+NOT_NEGATIVE: Final = ("margin_s", "overhead_s", "turnaround_s", "switch_s", "load_s", "jitter_s")
+LEAST_LIFE_S: Final = 0.01  # workers that die faster do nothing else, and time would stand still
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,23 @@ class Scenario:
     repair_s: float = 20.0
     jitter_s: float = 0.0
     keep_outcomes: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError for times that are none."""
+        if not self.slots:
+            raise SettingsError("slots: there are none")
+        for name in POSITIVE:
+            _check(name, getattr(self, name), getattr(self, name) > 0)
+        for name in NOT_NEGATIVE:
+            _check(name, getattr(self, name), getattr(self, name) >= 0)
+        if self.mean_time_between_failures_s < LEAST_LIFE_S:
+            raise SettingsError(f"mean_time_between_failures_s: must be at least {LEAST_LIFE_S}")
+
+
+def _check(name: str, value: float, good: bool) -> None:
+    if not good or (value == math.inf and name != "mean_time_between_failures_s"):
+        kind = "positive" if name in POSITIVE else "not negative"
+        raise SettingsError(f"{name}: must be finite and {kind}, got {value}")
 
 
 def fleet(gpus: int, gpu: str, node: str = "sim") -> tuple[Slot, ...]:

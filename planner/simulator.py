@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +25,10 @@ from shared.errors import SettingsError
 from shared.process import guarded
 from shared.recording import Recording
 from shared.summary import summarise, table
-from traces.read import Arrival, TraceError, read_trace, scale
+from traces.published import find, locate
+from traces.read import Arrival, TraceError, read_prompts, read_trace, scale
 
-__all__ = ["Scenario", "fleet", "simulate"]
+__all__ = ["Scenario", "fleet", "simulate", "worded"]
 
 PEAK_S: Final = 10.0  # seconds over which a peak is measured: a shorter one is met by the queue
 
@@ -44,9 +46,11 @@ def main() -> int:
     if given.gpus < 1:
         raise SettingsError(f"gpus: must be at least 1, got {given.gpus}")
     cascade = load_cascade(given.cascade)
-    deadline_s = given.deadline_s or cascade.deadline_s
+    deadline_s = cascade.deadline_s if given.deadline_s is None else given.deadline_s
+    if given.gpu is not None:
+        cascade.profile("light", given.gpu), cascade.profile("heavy", given.gpu)
     try:
-        arrivals = scale(read_trace(given.trace), rate=given.rate, time=given.time)
+        arrivals = worded(scale(read_trace(locate(given.trace).path), rate=given.rate, time=given.time))
     except TraceError as wrong:
         raise SettingsError(str(wrong)) from None
     policy = make_policy(
@@ -72,6 +76,17 @@ def main() -> int:
     return 0
 
 
+def worded(arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """The arrivals with the texts of the published prompts, or of what stands in, where a trace only numbers them.
+
+    A router looks at texts. Raises TraceError.
+    """
+    if all(arrival.prompt for arrival in arrivals):
+        return list(arrivals)
+    prompts = read_prompts(find("prompts").path)
+    return [replace(each, prompt=each.prompt or prompts[each.index % len(prompts)]) for each in arrivals]
+
+
 def peak_rate(arrivals: Sequence[Arrival], over_s: float = PEAK_S) -> float:
     """The most prompts per second over any `over_s` seconds: what a static plan has to be made for."""
     most, first = 0, 0
@@ -84,7 +99,7 @@ def peak_rate(arrivals: Sequence[Arrival], over_s: float = PEAK_S) -> float:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trace", type=Path, required=True, help="arrival_ms,prompt_index or arrival_s[,prompt]")
+    parser.add_argument("--trace", required=True, help="a file, or the name of a published trace, such as 4to32")
     parser.add_argument("--cascade", required=True, help="a row of [cascades] in models/catalog.toml")
     parser.add_argument("--gpus", type=int, required=True, help="slots, all of one type")
     parser.add_argument("--gpu", help="their type; default: the cascade's own")

@@ -1,6 +1,8 @@
 """The solvers by name: Gurobi, HiGHS, or exhaustive search over the batch pairs.
 
 All three give the same solution of a case: the objectives leave one optimum, and a test holds them together.
+
+Of fleets beyond 256 slots with several types or cascades, answers lie within a gap (`formulation`) and may differ.
 """
 
 from __future__ import annotations

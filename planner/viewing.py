@@ -12,6 +12,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Final
 
+from planner.deferral import drift
 from planner.placement import place
 from shared.cascade import hardness
 from shared.catalog import Cascade
@@ -100,9 +101,15 @@ def next_plan(policy: Callable[[View], Plan], view: View) -> Plan | None:
     present = view.plan.assignment if view.plan else {}
     plan = place(policy(view), view.slots, present)
     if view.plan is None:
-        return replace(plan, version=1)
+        return replace(plan, version=1, staffed=view.now)
+    staffed = view.plan.staffed if _staff(plan) == _staff(view.plan) else view.now
+    plan = replace(plan, staffed=staffed, drift=round(drift(view.plan, view.scores), 4))
     return None if _same(plan, view.plan) else replace(plan, version=view.plan.version + 1)
 
 
+def _staff(plan: Plan) -> tuple[object, ...]:
+    return plan.light_workers, plan.heavy_workers, plan.light_on, plan.heavy_on
+
+
 def _same(new: Plan, old: Plan) -> bool:
-    return replace(new, version=old.version, made=old.made, solve_ms=old.solve_ms, demand=old.demand) == old
+    return replace(new, version=old.version, made=old.made, solve_ms=old.solve_ms, drift=old.drift) == old

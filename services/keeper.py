@@ -121,9 +121,8 @@ class Keeper:
     def _estimate(self) -> None:
         """How long the light stage needs for one prompt more, as the plan and the queue have it."""
         plan = self._broker.plan()
-        if plan is not None and plan.light_workers:
-            waiting = self._observer.backlog()["light"].waiting
-            self._light_s = light_time_s(waiting, plan)
+        waiting = self._observer.backlog()["light"].waiting
+        self._light_s = light_time_s(waiting, plan, self._alone_s)
 
     def _look_after(self, prompt: OpenPrompt, now: float) -> None:
         time_left_s = prompt.deadline - now

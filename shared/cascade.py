@@ -193,8 +193,13 @@ def class_order(turn: int) -> tuple[int, ...]:
     return (first, *(each for each in CLASSES if each != first))
 
 
-def light_time_s(waiting: int, plan: Plan) -> float:
-    """Seconds to leave to the light stage for a prompt that comes to its queue late, one more batch included."""
+def light_time_s(waiting: int, plan: Plan | None, alone_s: float) -> float:
+    """Seconds to leave to the light stage for a prompt that comes to its queue late, one more batch included.
+
+    `alone_s`: the seconds of a light batch of one; all that can be said where the plan has no light worker.
+    """
+    if plan is None or not plan.light_workers:
+        return alone_s
     return min(light_wait_s(waiting, plan) + plan.light_service_s, LONGEST_LIGHT_S)
 
 

@@ -21,6 +21,7 @@ from shared.tables import number_rows, rows
 
 TABLES: Final = Path(__file__).resolve().parent.parent / "models"
 FETCHED: Final = TABLES.parent / "traces" / "published"
+PUBLISHED_SCORES: Final = "p_fake_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Cascade:
     profiles: Mapping[Stage, Mapping[str, Profile]]
     curves: Mapping[tuple[str, str], Curve] = field(default_factory=dict)
     scores: tuple[float, ...] = ()
+    scores_from: str = ""
 
     def profile(self, stage: Stage, gpu: str | None = None) -> Profile:
         """The stage's profile on a GPU type (default: the cascade's own); raises SettingsError."""
@@ -212,10 +214,15 @@ def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
         profiles={stage: read_profiles(path) for stage, path in files.items()},
         curves=read_curves(tables / "quality" / f"{name}.csv"),
         scores=recorded_scores(name, tables),
+        scores_from=_name(scores_file(name, tables)),
     )
     for stage in STAGES:
         known.profile(stage)  # raises, now and not at the first plan
     return known
+
+
+def _name(path: Path | None) -> str:
+    return path.name if path else "none recorded"
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:
@@ -233,6 +240,8 @@ def read_profiles(path: Path) -> dict[str, Profile]:
             raise row.wrong(f"batch {batch} comes after {max(known)}")
         known[batch] = seconds
         p95.setdefault(gpu, {})[batch] = row.number("p95_s", seconds)
+        if p95[gpu][batch] < seconds:
+            raise row.wrong(f"p95_s must be at least p50_s, not {p95[gpu][batch]:g}")
     return {gpu: Profile(path.stem, gpu, p50[gpu], p95[gpu]) for gpu in p50}
 
 
@@ -252,21 +261,30 @@ def read_curves(path: Path) -> dict[tuple[str, str], Curve]:
             sources[key] = row.get("source") or ""
             if any(after[0] <= before[0] for before, after in pairwise(points[key])):
                 raise row.wrong(f"heavy_share {share:g} comes after {points[key][-2][0]:g}")
+    for (selector, metric), found in points.items():
+        if (found[0][0], found[-1][0]) != (0.0, 1.0):
+            raise SettingsError(f"{path}: {metric} of selector {selector!r} must reach from heavy_share 0 to 1")
     return {key: Curve(*key, tuple(points[key]), sources[key]) for key in points}
 
 
 def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[float, ...]:
-    """Scores of light pictures by prompt index; empty where none were recorded.
+    """Scores of light pictures by prompt index; empty where none were recorded."""
+    path = scores_file(cascade, tables)
+    if path is None:
+        return ()
+    if path.name.startswith(PUBLISHED_SCORES):
+        # The mean of four columns of P(fake), turned into P(real).
+        return tuple(1.0 - sum(row) / len(row) for row in number_rows(path))
+    return tuple(row.number("score") for row in rows(path))
 
-    Taken from the published file where the folder that CASCADE_DATA names, or what `traces.fetch` got, has it
-    (the mean of its four columns of P(fake), turned into P(real)); else from `quality/<cascade>_scores.csv`,
-    or from the `scores.csv` beside a cascade's own weights.
+
+def scores_file(cascade: str, tables: Path = TABLES) -> Path | None:
+    """Where the recorded scores of a cascade lie; None where there are none.
+
+    The published file where the folder that CASCADE_DATA names, or what `traces.fetch` got, has it; else the
+    made stand-in `quality/<cascade>_scores.csv`, or the `scores.csv` measured beside a cascade's own weights.
     """
-    for folder in (os.environ.get("CASCADE_DATA", ""), FETCHED):
-        published = Path(folder) / "diffserve" / f"p_fake_{cascade}.csv"
-        if folder and published.is_file():
-            return tuple(1.0 - sum(row) / len(row) for row in number_rows(published))
-    for path in (tables / "quality" / f"{cascade}_scores.csv", tables / cascade / "scores.csv"):
-        if path.is_file():
-            return tuple(row.number("score") for row in rows(path))
-    return ()
+    folders = [Path(folder) / "diffserve" for folder in (os.environ.get("CASCADE_DATA", ""), FETCHED) if folder]
+    places = [folder / f"{PUBLISHED_SCORES}{cascade}.csv" for folder in folders]
+    places += [tables / "quality" / f"{cascade}_scores.csv", tables / cascade / "scores.csv"]
+    return next((path for path in places if path.is_file()), None)

@@ -18,6 +18,7 @@ from shared.catalog import Curve
 from shared.messages import ENDS, Outcome
 from shared.schema import Stage
 
+ROUNDING_S: Final = 1e-9
 WINDOW_S: Final = 5.0  # quality is read off its curve over windows of this length
 KEPT: Final = frozenset(("deadline", "no_time"))  # why a light picture is the answer though a heavy one was wanted
 
@@ -102,9 +103,13 @@ class Window:
 
 
 class Tally:
-    """Outcomes counted one at a time: a run of a million prompts needs no list of them."""
+    """Outcomes counted one at a time: a run of a million prompts needs no list of them.
 
-    def __init__(self) -> None:
+    Windows count from `origin`, the first publication: by a clock's own zero, one run would be cut in two ways.
+    """
+
+    def __init__(self, origin: float | None = None) -> None:
+        self.origin = origin
         self.ends, self.why = Counter[str](), Counter[str]()
         self.on_time = self.late = 0
         self.gpu_s = 0.0
@@ -119,8 +124,9 @@ class Tally:
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> Tally:
         """All of them, counted."""
-        made = cls()
-        for outcome in outcomes:
+        known = tuple(outcomes)
+        made = cls(min((outcome.published for outcome in known), default=None))
+        for outcome in known:
             made.add(outcome)
         return made
 
@@ -139,9 +145,14 @@ class Tally:
             self.latencies_s.append(outcome.latency_s)
             if outcome.on_time:
                 self.on_time += 1
-                self.windows[int(outcome.published // WINDOW_S)].count(outcome)
+                self._window(outcome.published).count(outcome)
             else:
                 self.late += 1
+
+    def _window(self, published: float) -> Window:
+        if self.origin is None:
+            self.origin = published
+        return self.windows[int((published - self.origin + ROUNDING_S) // WINDOW_S)]
 
     def batch_mean(self, stage: Stage) -> float:
         """Mean size of the batches a stage drew: a batch of n is seen n times, each time as an n-th of one."""

@@ -46,6 +46,7 @@ class Plan:
     gives the best quality.
     `heavy_direct`: share of all prompts that skips light: those harder than `direct_above` (`cascade.hardness`),
     and of those just as hard the share `direct_tie_share`.
+    `drift`: measured less predicted escalation of the plan before; `staffed`: since when the counts stand.
     `lot`: lots say who escalates and who skips light, not scores and hardness.
     `assignment`: slot name -> stage.
     """
@@ -74,6 +75,8 @@ class Plan:
     solve_ms: float = 0.0
     why: str = ""
     made: float = 0.0
+    staffed: float = 0.0
+    drift: float = 0.0
     assignment: Mapping[str, Stage] = field(default_factory=dict)
     light_on: Mapping[str, int] = field(default_factory=dict)
     heavy_on: Mapping[str, int] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from shared.recording import Recording
 from shared.schema import STAGES, Stage
 
 UNKNOWN: Final = "not measured"
+METRIC_PARTS: Final = {"": "value", "_whole": "whole", "_kept_by_lot": "kept_by_lot"}
 
 
 def summarise(recording: Recording, cascade: Cascade, pictures_missing: int | None = None) -> dict[str, Any]:
@@ -27,10 +28,12 @@ def summarise(recording: Recording, cascade: Cascade, pictures_missing: int | No
     """
     ledger = recording.tally.ledger(recording.offered, recording.refused, recording.wasted_s)
     answered = ledger.ends["light"] + ledger.ends["heavy"]
+    found = _quality(recording, cascade)
     return {
         "cascade": recording.cascade,
         "policy": recording.plans[-1].policy if recording.plans else recording.settings.get("policy", ""),
         "deadline_s": recording.deadline_s,
+        "scores": cascade.scores_from,
         "seconds": recording.end - recording.start,
         "offered": recording.offered,
         "refused": recording.refused,
@@ -48,7 +51,9 @@ def summarise(recording: Recording, cascade: Cascade, pictures_missing: int | No
         "pictures_missing": pictures_missing,
         "why": ledger.why,
         **_latencies(ledger),
-        "quality": _quality(recording, cascade),
+        "quality": found,
+        # By their own names too, for who asks for `fid`.
+        **{found["metric"] + part: found[name] for part, name in METRIC_PARTS.items()},
         "gpu_s": ledger.gpu_s,
         "wasted_s": recording.wasted_s,
         "gpu_s_per_prompt": ledger.gpu_s / answered if answered else 0.0,

@@ -15,6 +15,7 @@ from itertools import pairwise, product
 
 from planner.fleet import Choice, Pool, Staff
 from planner.milp import HEAVY_PRICE, Case, Solution
+from shared.catalog import Cascade, load_cascade
 
 WORTH = 1e-3
 
@@ -218,3 +219,13 @@ def found(case: Case, solution: Solution | None) -> Found:
         return None
     heavy = case.heavy.index(solution.heavy) if solution.heavy else -1
     return solution.light_on, solution.heavy_on, case.light.index(solution.light), heavy
+
+
+def of_types(name: str, paces: dict[str, float]) -> Cascade:
+    """The cascade on made-up GPU types that take `pace` times as long."""
+    cascade = load_cascade(name)
+    profiles = {
+        stage: {gpu: replace(cascade.profile(stage).scaled(pace), gpu=gpu) for gpu, pace in paces.items()}
+        for stage in cascade.profiles
+    }
+    return replace(cascade, profiles=profiles, gpu=next(iter(paces)))

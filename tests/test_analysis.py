@@ -155,7 +155,8 @@ def test_a_prompt_answered_twice_is_seen() -> None:
 
 def test_a_switch_is_counted_after_a_rest_too_and_no_slot_that_comes_or_goes() -> None:
     stages: list[dict[str, Stage]] = [{"a": "light", "b": "heavy"}, {"b": "heavy"}, {"a": "heavy", "b": "heavy"}]
-    plans = [replace(PLANS[0], assignment=each) for each in [*stages, {"b": "light", "c": "light"}]]
+    stages.append({"b": "light", "c": "light"})
+    plans = [replace(PLANS[0], assignment=each) for each in stages]
     assert summary.switches(plans) == 2
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from planner.milp import best_share, case_of, loss_points
 from planner.search import exhaustive
 from planner.solvers import make_solver
-from shared.catalog import Cascade, Curve, load_cascade
+from shared.catalog import Curve, load_cascade
 from shared.plans import Plan, Slot
-from tests.random_cases import Cases, cases, found, mixed_cases
+from tests.random_cases import Cases, cases, found, mixed_cases, of_types
 
 
 @pytest.mark.parametrize("among", [cases, mixed_cases])
@@ -50,16 +48,6 @@ def test_a_gpu_too_slow_for_the_deadline_is_left_out_of_a_stage() -> None:
     assert case.by_type(solution.heavy_on).keys() == {"fast"}
     used_s = solution.light.latency_on(solution.light_on) + solution.heavy.latency_on(solution.heavy_on)
     assert used_s <= 5.0 + 1e-9
-
-
-def of_types(name: str, paces: dict[str, float]) -> Cascade:
-    """The cascade on made-up GPU types that take `pace` times as long."""
-    cascade = load_cascade(name)
-    profiles = {
-        stage: {gpu: replace(cascade.profile(stage).scaled(pace), gpu=gpu) for gpu, pace in paces.items()}
-        for stage in cascade.profiles
-    }
-    return replace(cascade, profiles=profiles, gpu=next(iter(paces)))
 
 
 def test_a_large_fleet_is_solved_alike() -> None:

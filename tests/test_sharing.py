@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from planner import formulation
-from planner.engines import highs
+from planner.engines import LARGE, highs
 from planner.formulation import build, decode, width
 from planner.milp import Case, case_of, loss_points
 from planner.program import Objective, Program, folded
@@ -19,7 +19,7 @@ from planner.sharing import share
 from planner.solvers import make_solver
 from shared.catalog import load_cascade
 from shared.plans import Slot
-from tests.random_cases import Found, brute, found, sharing, truth
+from tests.random_cases import Found, brute, found, of_types, sharing, truth
 
 Rights = tuple[Found, ...] | None
 
@@ -137,3 +137,21 @@ def test_a_cascade_alone_is_planned_as_without_sharing() -> None:
     for rate in (1.0, 10.0, 20.0):
         (case,) = of_published(16, (rate,))
         assert share([case], make_solver("highs")).solutions == (make_solver("exhaustive").solve(case),)
+
+
+def test_a_program_too_large_to_be_proved_is_answered_all_the_same() -> None:
+    kinds = {f"type-{place}": pace for place, pace in enumerate((0.5, 0.8, 1.0, 1.7))}
+    fleet = tuple(Slot("node", number, list(kinds)[number % 4]) for number in range(64))
+    cascades = [
+        of_types("sdturbo", {gpu: pace * (1 + place / 10) for gpu, pace in kinds.items()}) for place in range(8)
+    ]
+    cases = [case_of(each, fleet, 4.0, 5.0, loss_points(each.curve())) for each in cascades]
+    assert len(build(*cases).columns) >= LARGE
+    got = share(cases, make_solver("highs"))
+    assert got.carried == 1
+    for place, pool in enumerate(cases[0].pools):
+        used = [solution.light_on[place] + solution.heavy_on[place] for solution in got.solutions if solution]
+        assert len(used) == 8 and sum(used) <= pool.slots
+    for case, solution in zip(cases, got.solutions, strict=True):
+        assert solution and 0.9 * solution.throughput("light") >= case.demand * (1 - 1e-6)
+        assert solution.loss < 0.6  # all light is 1

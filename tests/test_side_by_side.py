@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,13 @@ def numbered(seed: int, outcome: Outcome) -> Outcome:
     return replace(outcome, seed=seed, id=f"{outcome.id}-{seed}")
 
 
+def test_a_run_on_other_recorded_scores_is_one_line(trial: Trial, tmp_path: Path) -> None:
+    other = replace(trial, cascade=replace(trial.cascade, scores=tuple(reversed(trial.cascade.scores))))
+    with pytest.raises(SettingsError, match="its scores are not those recorded here"):
+        beside(as_live(other.run("quality"), tmp_path / "run", backend="sleeping"))
+    assert beside(as_live(trial.run("quality"), tmp_path / "same", backend="sleeping")).paths_equal == 1
+
+
 def test_paths_are_matched_by_the_place_in_the_trace() -> None:
     light, heavy, kept = OUTCOMES[0], OUTCOMES[1], OUTCOMES[3]
     assert path(heavy) == ("light", "heavy", "heavy")
@@ -105,6 +113,11 @@ def test_the_command_prints_both_sides(trial: Trial, tmp_path: Path, capsys: pyt
     assert side_by_side([folder], None, Console(), as_json=True) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["run"], told["paths_equal"], told["holds"]["heavy_share"]) == ("run", 1.0, True)
+    assert compare.main(["--live", str(folder), "--out", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out" / "live.csv").open(newline="") as lines:
+        rows = {row["figure"]: row for row in csv.DictReader(lines)}
+    assert float(rows["heavy_share"]["live"]) == pytest.approx(told["live"]["heavy_share"], abs=1e-6)
+    assert (rows["heavy_share"]["difference"], rows["paths_equal"]["difference"]) == ("0.0", "1.0")
 
 
 def test_a_folder_that_does_not_tell_is_one_line(trial: Trial, tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -255,41 +252,3 @@ def test_the_random_control_is_worse_at_the_same_share() -> None:
     assert control["quality"]["selector"] == "lot"
     assert control["quality"]["value"] > ours["quality"]["value"] + 1
     assert ours["quality"]["control"] == pytest.approx(control["quality"]["value"], abs=0.2)
-
-
-def simulator(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "planner.simulator", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_the_command_prints_the_summary_of_a_live_run(tmp_path: Path) -> None:
-    trace = tmp_path / "trace.csv"
-    trace.write_text("arrival_s\n" + "".join(f"{arrival.at_s}\n" for arrival in poisson(5, 20)))
-    options = ("--trace", str(trace), "--cascade", "sdturbo", "--gpus", "4", "--policy", "quality")
-    told = json.loads(simulator(*options, "--json").stdout)
-    assert told.keys() == summarise(made("quality", 4, read_trace(trace)), SDTURBO).keys()
-    assert told["offered"] == told["light"] + told["heavy"] > 50
-    assert "violation" in simulator(*options).stdout
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"--gpus": "0"}, "gpus: must be at least 1"),
-        ({"--cascade": "sdnone"}, "no cascade 'sdnone'"),
-        ({"--policy": "best"}, "policy: no 'best'"),
-        ({"--solver": "magic"}, "solver: 'magic'"),
-        ({"--trace": "/nowhere.csv"}, "/nowhere.csv: No such file"),
-        ({"--trace": "BAD"}, ":2: arrival_s: must be finite and not negative"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_two(tmp_path: Path, change: dict[str, str], says: str) -> None:
-    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
-    good.write_text("arrival_s\n0.5\n")
-    bad.write_text("arrival_s\n-0.5\n")
-    options = {"--trace": str(good), "--cascade": "sdturbo", "--gpus": "2", **change}
-    options["--trace"] = options["--trace"].replace("BAD", str(bad))
-    ended = simulator(*(part for pair in options.items() for part in pair))
-    assert ended.returncode == 2
-    assert says in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1

@@ -20,6 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+LONGEST_S: Final = 1e7  # four months: whoever follows a trace second by second has to come to its end
 DATA: Final = "CASCADE_DATA"
 # What `traces.fetch` got, in the layout of the folder that CASCADE_DATA names.
 PUBLISHED_FOLDER: Final = Path(__file__).resolve().parent / "published"
@@ -87,7 +88,10 @@ def read_trace(path: Path) -> list[Arrival]:
     form, body = (_FORMS[header], rows[1:]) if header in _FORMS else (_published, rows)
     if not body:
         raise TraceError(f"{path}: no arrivals")
-    return sorted((form(place, row) for place, row in enumerate(body)), key=lambda arrival: arrival.at_s)
+    found = sorted((form(place, row) for place, row in enumerate(body)), key=lambda arrival: arrival.at_s)
+    if found[-1].at_s > LONGEST_S:
+        raise TraceError(f"{path}: an arrival after {found[-1].at_s:g} s; a trace lasts {LONGEST_S:,.0f} s at most")
+    return found
 
 
 def _published(place: int, row: Row) -> Arrival:  # noqa: ARG001

@@ -21,8 +21,8 @@ RELIEF: Final = 0.1  # a fleet is rearranged at equal quality only where its bus
 def quality(setup: Setup) -> Policy:
     """Solve the program each time; hold the worker counts still where that costs nothing.
 
-    Counts change at most once in each period of `dwell_s` of the view's clock, unless the light stage can
-    no longer carry the demand. The batches, the heavy share and the threshold follow every plan.
+    Counts that changed stand for `dwell_s`, unless the light stage can no longer carry the demand.
+    The batches, the heavy share and the threshold follow every plan.
     """
     loss = loss_points(setup.cascade.curve())
 
@@ -32,7 +32,7 @@ def quality(setup: Setup) -> Policy:
         needed = setup.solver.solve(case)
         if needed is None:
             return draft(NAME, view, cascade, case, all_light(case, cascade), no_plan(case))
-        held = view.plan is not None and _same_period(view.now, view.plan, setup.dwell_s)
+        held = view.plan is not None and view.plan.policy == NAME and view.now - view.plan.staffed < setup.dwell_s
         staffed = _staff(case, needed, held)
         return eager(draft(NAME, view, cascade, case, staffed, binding(case, staffed)), view, cascade, case)
 
@@ -47,11 +47,6 @@ def eager(plan: Plan, view: View, cascade: Cascade, case: Case) -> Plan:
     share, _ = best_share(case.loss, 1.0)
     threshold, _ = deferral(view.scores, cascade.scores).threshold_for(share)
     return replace(plan, eager_threshold=threshold, eager_share=share)
-
-
-def _same_period(now: float, plan: Plan, dwell_s: float) -> bool:
-    # Cutting time into periods needs no memory of the last change, which a restarted planner would not have.
-    return plan.policy == NAME and dwell_s > 0 and now // dwell_s == plan.made // dwell_s
 
 
 def _staff(case: Case, needed: Solution, held: bool) -> Solution:
