@@ -218,6 +218,16 @@ def test_an_error_in_the_accounts_leaves_the_prompt_where_it_was(broker: Broker,
     assert totals(broker)["light"] == 1
 
 
+def test_a_count_that_is_no_number_leaves_no_settled_prompt_behind(broker: Broker) -> None:
+    publish(broker)
+    light = hire(broker)
+    entry = light.one()
+    broker.client.set(broker.keys.picture_bytes, "no number")
+    assert light.end(entry) == 1
+    assert totals(broker)["light"] == 1
+    assert broker.client.xlen(broker.keys.streams["light"][1]) == 0
+
+
 def test_the_budget_holds_on_every_server(broker: Broker) -> None:
     small = Broker(broker.settings.model_copy(update={"picture_budget_mib": BUDGET}))
     drawn(small, *"abcde")

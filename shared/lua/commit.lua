@@ -86,7 +86,8 @@ for i, hop in ipairs(hops) do
   if not went then reply = type(reply) == 'table' and reply.err or tostring(reply) end
   replies[i] = reply
 end
-if grown > 0 then redis.call('INCRBY', KEYS[14], grown) end
+-- Not an error where somebody overwrote the count: the prompts are settled, and must not stay pending for it.
+if grown > 0 then redis.pcall('INCRBY', KEYS[14], grown) end
 for name, by in pairs(counts) do redis.call('HINCRBY', KEYS[12], name, by) end
 if counts.escalated then wake(KEYS[7]) end
 for class = 1, 3 do

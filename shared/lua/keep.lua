@@ -7,4 +7,5 @@ local now, grown = server_time(), 0
 for i = 2, #ARGV, 2 do
   grown = grown + keep_picture(KEYS[2 + i / 2], KEYS[1], ARGV[i], ARGV[i + 1], now, ARGV[1])
 end
-return redis.call('INCRBY', KEYS[2], grown)
+local total = redis.pcall('INCRBY', KEYS[2], grown)
+return type(total) == 'number' and total or grown
