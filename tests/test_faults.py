@@ -83,7 +83,8 @@ def test_a_prompt_that_kills_its_workers_fails_after_three_and_others_are_answer
     with service(settings, "agent"):
         for _ in range(DEATHS + 1):  # the first in company
             if "bad" not in ends(broker):
-                with worker(settings) as victim:
+                # Not one that is seen ready: it may have died before anybody looks.
+                with service(settings, "worker", "--stage", "light", "--slot", "0") as victim:
                     victim.wait(timeout=60)
                     until(lambda: not standing(Observer(broker), victim.pid), "it is buried")
         with worker(settings):
@@ -143,7 +144,8 @@ def revived(settings: Settings, broker: Broker, done: int, tmp_path: Path) -> It
     """Workers one after the other, as supervisor runs them, until so many prompts have ended; their exit codes."""
     codes: list[int] = []
     while len(ends(broker)) < done:
-        with worker(settings, log=tmp_path / "worker.log") as process:
+        log = tmp_path / "worker.log"
+        with service(settings, "worker", "--stage", "light", "--slot", "0", log=log) as process:
             until(lambda: process.poll() is not None or len(ends(broker)) >= done, "it ends or has done all")
             if process.returncode is not None:
                 codes.append(process.returncode)
@@ -185,7 +187,8 @@ def test_a_broken_model_ends_its_worker_and_a_sound_one_answers(broker: Broker, 
     settings = settings_for(broker)
     give_slots(broker, batch=1)
     fault(broker, "breaks", "broken")
-    with worker(settings, log=tmp_path / "worker.log") as process:
+    # Not one that is seen ready: it may have ended before anybody looks.
+    with service(settings, "worker", "--stage", "light", "--slot", "0", log=tmp_path / "worker.log") as process:
         assert process.wait(timeout=60) == 2
     assert "draws nothing any more" in (tmp_path / "worker.log").read_text()
     assert not ends(broker)
