@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import Logger
-from typing import Final, cast
+from typing import Final
 
 from services.lease import Lease
 from shared.broker import Broker
 from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.exchange import Hop
-from shared.messages import End, Entry
+from shared.messages import Entry
 from shared.process import Stop
 from shared.schema import Stage
 
@@ -124,10 +124,7 @@ class Watchdog:
         if len(batch.entries) != 1:  # none: the model hung without a prompt
             broker.hand_back(self._stage, self._lease.consumer, batch.entries, suspect=True)
             return
-        entry = batch.entries[0]
-        kept = entry.job.light_visit
-        end, why = ("light", "heavy_failed") if kept else ("failed", "hang")
-        hop = Hop(entry, cast(End, end), why, reason=reason, blamed=True, traceback=where)
+        hop = Hop.spoilt(batch.entries[0], "hang", reason, where)
         broker.commit(self._stage, self._lease.consumer, [hop])
 
     def _where(self) -> str:

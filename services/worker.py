@@ -13,7 +13,7 @@ import traceback
 import uuid
 from collections.abc import Sequence
 from logging import Logger
-from typing import Final, cast
+from typing import Final
 
 from models.backend import Backend, NobodyWaits, OutOfMemory, Picture, open_backend
 from services.lease import Lease
@@ -28,7 +28,7 @@ from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
 from shared.letters import RETRY_OF
 from shared.log import configure
-from shared.messages import End, Entry, Visit
+from shared.messages import Entry, Visit
 from shared.plans import Plan
 from shared.process import Stop, guarded, parting, patiently
 from shared.schema import Stage
@@ -226,10 +226,8 @@ class Worker:
             self._broker.hand_back(self._stage, self._lease.consumer, entries, suspect=True)
             return
         self._studio.check()
-        kept = entries[0].job.light_visit
-        end, why = ("light", "heavy_failed") if kept else ("failed", "error")
         where = "".join(traceback.format_exception(wrong))[-TRACEBACK_LIMIT:]
-        hop = Hop(entries[0], cast(End, end), why, reason=reason[:500], blamed=True, traceback=where)
+        hop = Hop.spoilt(entries[0], "error", reason[:500], where)
         self._broker.commit(self._stage, self._lease.consumer, [hop])
 
 

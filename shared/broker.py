@@ -18,7 +18,7 @@ from shared.errors import MalformedEntry
 from shared.exchange import Broken, Claim, Hop, flatten
 from shared.messages import Entry, Job, Wire
 from shared.pictures import open_pictures
-from shared.schema import RETURNED, SUSPECT, Stage
+from shared.schema import RETURNED, SUSPECT, Stage, node_of
 from shared.wire import read_id
 
 LETTER_LIMIT: Final = 32 * 1024  # bytes that a dead letter keeps of a malformed entry
@@ -219,4 +219,4 @@ def _letter(hop: Hop, consumer: str) -> list[str]:
     """What the dead letter says beside the outcome; nothing where the prompt was not to blame for anything."""
     if not hop.blamed:
         return []
-    return ["node", consumer.rsplit("-", 3)[0], "worker", consumer, "traceback", hop.traceback]
+    return ["node", node_of(consumer), "worker", consumer, "traceback", hop.traceback]

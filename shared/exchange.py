@@ -89,6 +89,13 @@ class Hop:
     blamed: bool = False
     traceback: str = ""
 
+    @classmethod
+    def spoilt(cls, entry: Entry, why: str, reason: str, traceback: str) -> Hop:
+        """The end of a prompt that went wrong alone: its light picture is the answer where it has one."""
+        if entry.job.light_visit:
+            return cls(entry, "light", "heavy_failed", reason=reason, blamed=True, traceback=traceback)
+        return cls(entry, "failed", why, reason=reason, blamed=True, traceback=traceback)
+
 
 @dataclass(frozen=True, slots=True)
 class Renewal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,7 @@ def ended(known: str) -> bool:
     return bool(now) and (now[0] in "ZX" or now[_STARTED] != started)
 
 
+@cache
 def _place() -> str:
     """The machine's boot and the space of process ids; empty where the system does not tell."""
     with suppress(OSError):

@@ -8,10 +8,10 @@ from typing import Final
 
 from shared.errors import CascadeError, MalformedEntry
 from shared.exchange import Publication
-from shared.messages import Job, Visit, unpack_visits
+from shared.messages import Job, Visit, readable_visits
 from shared.observer import Observer
 from shared.schema import DEAD_KEPT
-from shared.wire import UNPACK_ERRORS, integer_or
+from shared.wire import integer_or
 
 RETRY_OF: Final = b"retry_of"  # field of a prompt's entry: the id of the failed one that it repeats
 # What a letter says of the end; the rest are the prompt's own fields.
@@ -57,7 +57,7 @@ class Letter:
             attempts=integer_or(raw.get(b"attempts"), 0),
             finished=_seconds(raw.get(b"finished")),
             allowance_s=_seconds(raw.get(b"deadline")) - _seconds(raw.get(b"published")),
-            visits=_visits(raw.get(b"visits")),
+            visits=readable_visits(raw.get(b"visits")),
             fields=raw,
         )
 
@@ -96,10 +96,3 @@ def _seconds(text: bytes | None) -> float:
         return float(text or 0.0)
     except ValueError:
         return 0.0
-
-
-def _visits(packed: bytes | None) -> tuple[Visit, ...]:
-    try:
-        return unpack_visits(packed)
-    except UNPACK_ERRORS:
-        return ()

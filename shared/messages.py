@@ -177,7 +177,7 @@ class Outcome:
             published=float(raw.get(b"published", b"0")),
             deadline=float(raw.get(b"deadline", b"0")),
             finished=float(raw[b"finished"]),
-            visits=_visits_or_none(raw.get(b"visits")),
+            visits=readable_visits(raw.get(b"visits")),
             route=raw.get(b"route", b"cascade").decode(errors="replace"),
             priority=integer_or(raw.get(b"priority"), NORMAL),
             seed=integer_or(raw.get(b"seed"), 0),
@@ -235,7 +235,8 @@ def unpack_visits(packed: bytes | None) -> tuple[Visit, ...]:
     return visits
 
 
-def _visits_or_none(packed: bytes | None) -> tuple[Visit, ...]:
+def readable_visits(packed: bytes | None) -> tuple[Visit, ...]:
+    """Visits as `unpack_visits` reads them; none where they are malformed."""
     # The outcome of a malformed entry carries the entry's own bytes.
     try:
         return unpack_visits(packed)

@@ -21,6 +21,12 @@ GROUP: Final = "workers"
 RETURNED: Final = "returned"
 SUSPECT: Final = "suspect"
 
+
+def node_of(consumer: str) -> str:
+    """The node of a worker, whose name as a consumer is `<node>-<slot>-<stage>-<incarnation>`."""
+    return consumer.rsplit("-", 3)[0]
+
+
 NODE_TTL_S: Final = 15.0  # outlives a few missed beats of an agent, not a node that is gone
 EVENTS_KEPT: Final = 10_000  # enough for a dashboard that reloads; followers are never further behind
 PLANS_KEPT: Final = 1_000

@@ -21,6 +21,7 @@ from shared.schema import (
     STAGES,
     SUSPECT,
     Stage,
+    node_of,
 )
 
 AT_ONCE: Final = 1000  # entries of one dead consumer that are taken back in one step
@@ -107,7 +108,7 @@ class Standing(Connection):
         """Move a dead consumer's entries to SUSPECT; one that has killed too often ends instead."""
         keys = [*self.keys.streams[stage], self.keys.wake[stage], *self._ending()]
         keys += [self.keys.worker(consumer), slot_key or self.keys.slot("", 0)]
-        node = consumer.rsplit("-", 3)[0]
+        node = node_of(consumer)
         arguments: list[Argument] = [consumer, int(sure), stage, node, self._ttl_ms, self.settings.done_keep_s]
         for priority, entry_id, prompt_id in self._held(stage, consumer):
             keys.append(self.keys.prompt(prompt_id))
