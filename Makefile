@@ -19,7 +19,10 @@ CHAOS ?=
 SCALE ?= 1
 RUNS ?= 1
 
-.PHONY: help setup demo replay experiments test check bench chaos soak train-tiny profile system clean
+# Of `make serve`.
+PORT ?= 8000
+
+.PHONY: help setup demo serve replay experiments test check bench chaos soak train-tiny profile fuzz system clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +37,9 @@ $(VENV)/.ready: requirements.txt tests/requirements.txt
 
 demo: setup ## the cascade on this machine with real pictures: two minutes, then logs/<run>/report.html
 	@$(RUN) -m deploy.demo $(DEMO)
+
+serve: setup ## the cascade behind HTTP on this machine: PORT=8000 CASCADE=tiny; Ctrl-C ends it
+	@$(RUN) -m deploy.serve --port $(PORT) $(if $(filter command line environment,$(origin CASCADE)),--cascade $(CASCADE)) $(SERVE)
 
 replay: setup ## a trace live on workers that sleep: TRACE=4to32 CASCADE=sdturbo GPUS=16 POLICY=quality
 	@$(RUN) -m deploy.replay --trace $(TRACE) --cascade $(CASCADE) --gpus $(GPUS) --policy $(POLICY) $(REPLAY)
@@ -61,11 +67,14 @@ soak: setup ## an hour at 70 % load with a fault a minute: nothing grows
 train-tiny: setup ## train the embedded cascade from a seed (an hour or two on two cores; resumes)
 	$(RUN) -m models.train_tiny
 
+fuzz: setup ## 2,000 requests made up from the gateway's schema, right and wrong ones: FUZZ="--cases 500 --seed 7"
+	@$(RUN) -m tests.fuzz $(FUZZ)
+
 profile: setup ## measure seconds per batch of the tiny cascade on this machine
 	$(RUN) -m models.profiler --cascade tiny
 
-system: ## what needs root: Debian's Redis, for redis-cli and a second server version in the tests
-	apt-get update && apt-get install -y --no-install-recommends redis-server
+system: ## what needs root: Debian's Redis, for redis-cli and a second server in the tests; Chromium for the page's
+	apt-get update && apt-get install -y --no-install-recommends redis-server chromium
 
 clean: ## remove the virtual environment and caches, not the runs in logs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

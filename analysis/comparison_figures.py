@@ -38,7 +38,7 @@ from analysis.figures import (
 )
 from analysis.labels import Label, line_around, write_labels
 from analysis.looks import OURS, look
-from analysis.report import METRICS
+from analysis.tiles import METRICS
 from shared.catalog import Cascade
 from shared.files import write_text
 from shared.recording import Recording

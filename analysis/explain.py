@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
 
 from rich.table import Table
 
+from planner.explain import changes
+from planner.explain import plans_table as table_of_plans
 from shared.ledger import KEPT, percentile
 from shared.messages import Outcome
-from shared.plans import Plan
 from shared.recording import Recording
-from shared.schema import STAGES
-
-
-def changes(plans: Sequence[Plan]) -> list[Plan]:
-    """The first plan, and each whose workers or batches differ from the plan before it."""
-    return [*plans[:1], *(after for before, after in pairwise(plans) if _fleet(before) != _fleet(after))]
 
 
 def kept(recording: Recording) -> list[Outcome]:
@@ -29,15 +22,8 @@ def kept(recording: Recording) -> list[Outcome]:
 def plans_table(recording: Recording, most: int = 20) -> Table:
     """When workers or batches changed, to what, and what the planner said; the first `most` times."""
     found = changes(recording.plans)
-    made = Table(title=f"{len(recording.plans)} plans, {len(found)} of them with other workers or batches")
-    for head in ("second", "demand", "light", "heavy", "threshold", "heavy share"):
-        made.add_column(head, justify="right")
-    made.add_column("why")
-    for plan in found[:most]:
-        fleet = (f"{plan.workers(stage)} x {plan.batch(stage)}" for stage in STAGES)
-        figures = (f"{plan.threshold:.3f}", f"{plan.heavy_share:.2f}")
-        made.add_row(f"{plan.made - recording.start:.0f}", f"{plan.demand:.1f}/s", *fleet, *figures, plan.why)
-    return made
+    title = f"{len(recording.plans)} plans, {len(found)} of them with other workers or batches"
+    return table_of_plans(found[:most], title, lambda plan: f"{plan.made - recording.start:.0f}")
 
 
 def kept_table(recording: Recording) -> Table:
@@ -68,7 +54,3 @@ def late_table(recording: Recording, most: int = 10) -> Table:
         score = "none" if outcome.score is None else f"{outcome.score:.3f}"
         made.add_row(f"{outcome.published - recording.start:.1f}", score, f"{waited_s:.2f}", outcome.why)
     return made
-
-
-def _fleet(plan: Plan) -> tuple[int, ...]:
-    return tuple(number for stage in STAGES for number in (plan.workers(stage), plan.batch(stage)))

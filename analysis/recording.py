@@ -4,6 +4,7 @@ run.json        settings, totals
 outcomes.csv    one row a prompt
 plans.csv       one row a plan
 ticks.csv       one row a look at the queues, about one a second
+failures.csv    one row a dead letter
 pictures/       <id>-light.webp and <id>-heavy.webp (or .png), written while the run goes on
 """
 
@@ -22,7 +23,7 @@ from shared.errors import SettingsError
 from shared.files import write_text
 from shared.messages import End, Outcome, Visit
 from shared.plans import MAPPINGS, Plan
-from shared.recording import Recording, Tick
+from shared.recording import Failure, Recording, Tick
 from shared.schema import STAGES, Stage
 from shared.wire import PROMPT_LIMIT
 
@@ -30,11 +31,12 @@ T = TypeVar("T")
 Row = Mapping[str, str]
 
 PICTURE_KINDS: Final = {".webp": "image/webp", ".png": "image/png"}
+_KINDS: Final[Mapping[object, Callable[[str], Any]]] = {"int": int, "float": float, "str": str}
 _UNSAFE: Final = re.compile(r"[^\w.-]")
 _OUTCOME: Final = ("id", "prompt", "end", "why", "route", "priority", "seed", "published", "deadline", "finished")
 _DERIVED: Final = ("latency_s", "on_time", "score")
 _VISIT: Final = ("started", "finished", "batch", "worker")
-_OUTCOME_COLUMNS: Final = (
+OUTCOME_COLUMNS: Final = (
     *_OUTCOME,
     *_DERIVED,
     *(f"{stage}_{name}" for stage in STAGES for name in _VISIT),
@@ -47,10 +49,12 @@ _OUTCOME_COLUMNS: Final = (
 def save(recording: Recording, folder: Path) -> None:
     """Write the recording's tables into a folder, which is made; raises OSError that names the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / "outcomes.csv", _OUTCOME_COLUMNS, (_outcome_row(each) for each in recording.outcomes))
+    write_table(folder / "outcomes.csv", OUTCOME_COLUMNS, (outcome_row(each) for each in recording.outcomes))
     names = [item.name for item in fields(Plan)]
     write_table(folder / "plans.csv", names, (_plan_row(plan, names) for plan in recording.plans))
     write_table(folder / "ticks.csv", [item.name for item in fields(Tick)], (astuple(tick) for tick in recording.ticks))
+    named = [item.name for item in fields(Failure)]
+    write_table(folder / "failures.csv", named, (astuple(each) for each in recording.failures))
     # Last, since a folder counts as a run when it has this file.
     write_json(folder / "run.json", _totals(recording))
 
@@ -58,7 +62,7 @@ def save(recording: Recording, folder: Path) -> None:
 def load(folder: Path) -> Recording:
     """Read what `save` wrote; raises SettingsError with file, line and reason."""
     totals = _read_json(folder / "run.json")
-    pictures = folder / "pictures"
+    pictures, failures = folder / "pictures", folder / "failures.csv"
     try:
         return Recording(
             **totals,
@@ -66,6 +70,8 @@ def load(folder: Path) -> Recording:
             plans=_read_table(folder / "plans.csv", _plan),
             ticks=_read_table(folder / "ticks.csv", _tick),
             pictures=pictures if pictures.is_dir() else None,
+            # A run recorded before dead letters were has none.
+            failures=_read_table(failures, _failure) if failures.exists() else (),
         )
     except TypeError as wrong:
         raise SettingsError(f"{folder / 'run.json'}: {wrong}") from None
@@ -126,7 +132,8 @@ def _totals(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _outcome_row(outcome: Outcome) -> list[object]:
+def outcome_row(outcome: Outcome) -> list[object]:
+    """The values of OUTCOME_COLUMNS: the prompt, and its first visit to either stage flattened."""
     shown = [next((visit for visit in outcome.visits if visit.stage == stage), None) for stage in STAGES]
     others = [asdict(visit) for visit in outcome.visits if not any(visit is one for one in shown)]
     row: list[object] = [getattr(outcome, name) for name in _OUTCOME]
@@ -188,8 +195,11 @@ def _plan(row: Row) -> Plan:
 
 
 def _tick(row: Row) -> Tick:
-    kinds: Mapping[object, Callable[[str], Any]] = {"int": int, "float": float}
-    return Tick(**{item.name: kinds[item.type](row[item.name]) for item in fields(Tick)})
+    return Tick(**{item.name: _KINDS[item.type](row[item.name]) for item in fields(Tick)})
+
+
+def _failure(row: Row) -> Failure:
+    return Failure(**{item.name: _KINDS[item.type](row[item.name]) for item in fields(Failure)})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

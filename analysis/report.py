@@ -16,9 +16,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 
-from analysis.figures import NARROW_IN, WIDE_IN, draw
+from analysis.figures import NARROW_IN, WIDE_IN
 from analysis.gallery import gallery
 from analysis.recording import load, missing_pictures, write_json
+from analysis.scores import draw_scores, scores
+from analysis.tiles import questions
+from analysis.timelines import draw
 from shared import summary as figures_of
 from shared.catalog import Cascade, load_cascade
 from shared.errors import CascadeError
@@ -27,9 +30,9 @@ from shared.messages import ENDS
 from shared.recording import Recording
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+LETTERS: Final = 50  # dead letters on a page, the newest
 _CALENDAR: Final = 1e9  # a start beyond it is a date; before it, a simulator's clock
 
-METRICS: Final = {"fid": "FID, lower is better", "accuracy": "Accuracy, higher is better"}
 WORDS: Final = {
     "confident": "the score reached the threshold",
     "deadline": "at the deadline",
@@ -37,6 +40,12 @@ WORDS: Final = {
     "light_only": "light was asked for",
     "cascade": "the score lay below the threshold",
     "heavy": "heavy was asked for",
+    "heavy_failed": "the heavy picture could not be drawn",
+    "unsafe": "the prompt or its picture was judged unsafe",
+    "size": "a size that the cascade does not draw",
+    "malformed": "the entry was no prompt",
+    "poison": "workers died while they drew it",
+    "hang": "drawing it did not end",
 }
 
 
@@ -67,9 +76,11 @@ def render(recording: Recording, cascade: Cascade, name: str) -> str:
             recording=recording,
             found=found,
             headline=headline(found),
-            tiles=tiles(found),
-            wide=Markup(draw(recording, cascade, WIDE_IN)),
-            narrow=Markup(draw(recording, cascade, NARROW_IN)),
+            questions=questions(recording, found),
+            widths=[("wide", WIDE_IN), ("narrow", NARROW_IN)],
+            over_time=lambda width: Markup(draw(recording, cascade, width)),
+            scores=(lambda width: Markup(draw_scores(recording, width))) if scores(recording) else None,
+            failures=recording.failures[: -LETTERS - 1 : -1],
             groups=gallery(recording),
             ends=ends(found),
         )
@@ -96,29 +107,6 @@ def began(recording: Recording) -> str:
     if recording.start < _CALENDAR:
         return ""
     return f"{datetime.fromtimestamp(recording.start, UTC):%d %B %Y, %H:%M} UTC"
-
-
-def tiles(found: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, figure and remark of each tile."""
-    upgraded = f"; {found['upgraded']:,} upgraded later" if found["upgraded"] is not None else ""
-    return [
-        ("Violations", figures_of.percent(found["violation"]), "late, dropped, failed or refused, of all offered"),
-        ("Heavy share", figures_of.percent(found["heavy_share"]), "of the answered prompts"),
-        ("Light kept", f"{found['kept_light']:,}", f"by the keeper, at the deadline{upgraded}"),
-        ("Latency", f"{found['latency_p50_s']:.2f} s", f"median; p99 {found['latency_p99_s']:.2f} s"),
-        (
-            METRICS[found["quality"]["metric"]],
-            figures_of.quality_figure(found["quality"], "value"),
-            f"random control: {figures_of.control(found)}",
-        ),
-        ("GPU time", f"{found['gpu_s_per_prompt']:.2f} s", "per answered prompt"),
-        ("Mean batch", f"{found['heavy_batch_mean']:.1f}", f"heavy; light {found['light_batch_mean']:.1f}"),
-        (
-            "Plans",
-            f"{found['plans']:,}",
-            f"{found['switches']:,} slot switches; solved in {found['solve_ms_p50']:.1f} ms",
-        ),
-    ]
 
 
 def ends(found: dict[str, Any]) -> list[tuple[str, str, int]]:

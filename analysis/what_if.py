@@ -12,7 +12,7 @@ from rich.table import Table
 from analysis.bound import Bound, bound
 from analysis.figures import ALARM, FAINT, HEAVY, INK, KEPT, LIGHT, WIDE_IN, as_svg, drawing, dress
 from analysis.looks import OURS
-from analysis.report import METRICS
+from analysis.tiles import METRICS
 from analysis.trial import Trial
 from shared.catalog import Cascade
 from shared.summary import percent, quality_figure, summarise

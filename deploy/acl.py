@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 from shared.process import guarded
 
 TEMPLATES: Final = Path(__file__).parent / "redis"
-ROLES: Final = ("publisher", "worker", "control", "agent", "keeper", "reader")
+ROLES: Final = ("publisher", "worker", "control", "agent", "keeper", "reader", "gateway")
 USERS: Final = ("admin", *ROLES)
 KEY_PERMISSIONS_SINCE: Final = (7, 0)
 # Redis keeps a plain digest, which a fast machine can try words against: no word, and no short one.

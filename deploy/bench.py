@@ -5,6 +5,7 @@ queue    publish -> light -> done, 40 % through heavy, models that do nothing, b
 idle     processor time of all services with 16 sleeping workers and nothing to do
 picture  publish to done on an empty queue beside the model's own time, light tiny cascade
 planner  view to plan with each solver, and how a solve grows; draws planner_growth.svg beside the table
+gateway  acknowledged prompts/s over HTTP, 1,000 open streams, what gateway and both hops add to a picture
 simulator  seconds for every policy on one trace, and memory for a million prompts
 """
 
@@ -27,6 +28,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bench_gateway import acknowledgements, detour, streams
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
@@ -45,7 +47,7 @@ PROMPT: Final = (
 )
 IDLE_S: Final = 20.0
 REPEATS: Final = 5
-KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "simulator"]
+KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "simulator"]
 
 
 class Figure(NamedTuple):
@@ -162,6 +164,8 @@ def figures(chosen: list[str], prompts: int, folder: Path) -> Iterator[Figure]:
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
     if "planner" in chosen:
         yield from _planner(folder)
+    if "gateway" in chosen:
+        yield from _gateway()
     if "simulator" in chosen:
         yield from _simulator()
 
@@ -178,6 +182,21 @@ def _planner(folder: Path) -> Iterator[Figure]:
         yield Figure(f"solve, {each.size:,} {each.line}, median over loads", each.middle_ms, "ms of processor", aim)
         yield Figure(f"solve, {each.size:,} {each.line}, worst load", each.worst_ms, "ms of processor", aim)
     draw_growth(grown, folder / "planner_growth.svg")
+
+
+def _gateway() -> Iterator[Figure]:
+    fastest, middle, late = acknowledgements(300.0, 10.0, PROMPT)
+    yield Figure("gateway on one core, accepted prompts", fastest, "prompts/s", ">= 300")
+    yield Figure("gateway, acknowledgement at 300/s, p50", middle, "ms")
+    yield Figure("gateway, acknowledgement at 300/s, p99", late, "ms", "<= 30")
+    seen = streams(1_000, PROMPT)
+    yield Figure("gateway, memory before streams", seen.before_mib, "MiB")
+    yield Figure("gateway, memory with 1,000 open streams", seen.open_mib, "MiB")
+    yield Figure("gateway, memory after their end", seen.after_mib, "MiB")
+    yield Figure("gateway, 1,000 prompts ended and told", seen.told_s, "s")
+    for durability in ("everysec", "always"):
+        added = detour(durability, 100, PROMPT)
+        yield Figure(f"gateway and both hops, picture returned, {durability}", added, "ms", "<= 15")
 
 
 def _simulator() -> Iterator[Figure]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
-from models.backend import Abandoned, Picture, never
+from models.backend import Abandoned, Backend, Picture, never
 from services.lease import Lease
 from services.worker import Worker
 from shared.broker import Broker
@@ -58,14 +58,14 @@ def cascade_rate(settings: Settings, prompts: int, text: str) -> float:
     plan = Plan("bench", HEAVY, 1, 1, BATCH, BATCH, 1e-6, 1e-6, version=1, heavy_hold_s=HOLD_S, assignment=slots)
     broker.hold(broker.keys.leader("control"), "bench")
     broker.put_plan(plan, View(0.0, (), ()), "bench")
-    workers = [_started(_worker, settings, number, stage) for number, stage in enumerate(STAGES)]
+    workers = [started(run_worker, settings, number, stage, NothingDrawn(stage)) for number, stage in enumerate(STAGES)]
     try:
         began = time.perf_counter()
-        publisher = _started(_publish, settings, prompts, text)
+        publisher = started(_publish, settings, prompts, text)
         _wait_for(lambda: int(broker.client.xlen(broker.keys.done)), prompts)
         elapsed_s = time.perf_counter() - began
     finally:
-        _end([*workers, publisher])
+        end_all([*workers, publisher])
     return prompts / elapsed_s
 
 
@@ -76,12 +76,13 @@ def _publish(settings: Settings, prompts: int, text: str) -> None:
         broker.publish([Publication(Job(f"p{number}", text, 0.0, 0.0, seed=number), 1000.0) for number in numbers])
 
 
-def _worker(settings: Settings, slot: int, stage: Stage) -> None:
+def run_worker(settings: Settings, slot: int, stage: Stage, backend: Backend) -> None:
+    """A worker of the stage with this model, until its process is ended."""
     settings = settings.model_copy(update={"node": "bench", "slot": slot, "gpu": "a100-80g"})
     logger = logging.getLogger("bench")
     lease = Lease(settings, stage, f"bench-{slot}", "nothing", logger)
     lease.start()
-    worker = Worker(settings, stage, load_cascade("sdturbo"), NothingDrawn(stage), lease, logger)
+    worker = Worker(settings, stage, load_cascade("sdturbo"), backend, lease, logger)
     while True:
         worker.step()
 
@@ -91,14 +92,14 @@ def bare_rate(settings: Settings, prompts: int, text: str) -> float:
     client: Any = Connection(settings).client
     for stream in STAGES:
         client.xgroup_create(stream, "bare", id="0", mkstream=True)
-    workers = [_started(_bare_worker, settings, stage) for stage in STAGES]
+    workers = [started(_bare_worker, settings, stage) for stage in STAGES]
     try:
         began = time.perf_counter()
-        publisher = _started(_bare_publish, settings, prompts, text)
+        publisher = started(_bare_publish, settings, prompts, text)
         _wait_for(lambda: int(client.xlen("done")), prompts)
         elapsed_s = time.perf_counter() - began
     finally:
-        _end([*workers, publisher])
+        end_all([*workers, publisher])
     return prompts / elapsed_s
 
 
@@ -129,15 +130,15 @@ def faststream_rate(settings: Settings, prompts: int, text: str) -> float | None
     if importlib.util.find_spec("faststream") is None or importlib.util.find_spec("faststream.redis") is None:
         return None
     client: Any = Connection(settings).client
-    worker = _started(_faststream_app, settings)
+    worker = started(_faststream_app, settings)
     try:
         _wait_for(lambda: int(client.exists("light")) + int(client.exists("heavy")), 2)
         began = time.perf_counter()
-        publisher = _started(_faststream_publish, settings, prompts, text)
+        publisher = started(_faststream_publish, settings, prompts, text)
         _wait_for(lambda: int(client.xlen("done")), prompts)
         elapsed_s = time.perf_counter() - began
     finally:
-        _end([worker, publisher])
+        end_all([worker, publisher])
     return prompts / elapsed_s
 
 
@@ -183,7 +184,8 @@ def _faststream_publish(settings: Settings, prompts: int, text: str) -> None:
     asyncio.run(publish())
 
 
-def _started(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+def started(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process of its own that runs the function."""
     process = multiprocessing.get_context("fork").Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
@@ -197,7 +199,8 @@ def _wait_for(count: Callable[[], int], wanted: int) -> None:
         time.sleep(0.01)
 
 
-def _end(processes: Sequence[BaseProcess]) -> None:
+def end_all(processes: Sequence[BaseProcess]) -> None:
+    """End them at once."""
     for process in processes:
         process.kill()
         process.join()

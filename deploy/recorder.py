@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from analysis.recording import picture_name
 from shared.broker import Broker
+from shared.letters import Letter, letters
+from shared.lookout import AT_ONCE, Lookout
 from shared.messages import Outcome
-from shared.observer import Observer
 from shared.plans import Plan
-from shared.recording import Recording, Tick
+from shared.recording import Failure, Recording, Tick
 from shared.schema import STAGES
+from shared.wire import PROMPT_LIMIT
 
-AT_ONCE: Final = 500
 SIGNATURES: Final = {b"\x89PNG": ".png", b"RIFF": ".webp"}
 
 
@@ -25,13 +26,12 @@ class Recorder:
     """
 
     def __init__(self, broker: Broker, pictures: Path | None) -> None:
-        self._observer = Observer(broker)
-        self._broker = broker
+        self._lookout = Lookout(broker)
+        self._observer = self._lookout.observer
         self._pictures = pictures
         self._outcomes: list[Outcome] = []
         self._plans: list[Plan] = []
         self._ticks: list[Tick] = []
-        self._seen = {"done": "0", "plans": "0"}
         self._disk_full = ""
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
@@ -43,12 +43,11 @@ class Recorder:
 
     def look(self) -> Tick:
         """Fetch what is new; returns the newest tick."""
-        self._follow()
-        plans, self._seen["plans"] = self._observer.plans(self._seen["plans"])
-        self._plans += plans
-        tick = self._tick()
-        self._ticks.append(tick)
-        return tick
+        news = self._lookout.look()
+        self._note(news.outcomes)
+        self._plans += (mark.plan for mark in news.marks)
+        self._ticks.append(news.reading.tick())
+        return self._ticks[-1]
 
     def late_share(self) -> float:
         """Share of the outcomes so far that missed their deadline."""
@@ -57,7 +56,7 @@ class Recorder:
 
     def recording(self, cascade: str, deadline_s: float, settings: dict[str, Any]) -> Recording:
         """Everything gathered, with the totals as they stand now."""
-        self._follow()
+        self._note(self._lookout.outcomes())
         # A heavy picture that came after the light one was the answer.
         self._fetch([outcome for outcome in self._outcomes if (outcome.end, outcome.why) == ("light", "deadline")])
         totals = self._observer.totals()
@@ -74,15 +73,13 @@ class Recorder:
             pictures=self._pictures,
             settings=settings,
             upgraded=int(totals.get("upgraded", 0)),
+            failures=tuple(map(_failure, letters(self._observer))),
         )
 
-    def _follow(self) -> None:
-        while True:
-            outcomes, self._seen["done"] = self._observer.outcomes(self._seen["done"], AT_ONCE)
-            self._outcomes += outcomes
-            self._fetch(outcomes)
-            if len(outcomes) < AT_ONCE:
-                return
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        self._outcomes += outcomes
+        for first in range(0, len(outcomes), AT_ONCE):
+            self._fetch(outcomes[first : first + AT_ONCE])
 
     def _fetch(self, outcomes: Sequence[Outcome]) -> None:
         if self._pictures is None:
@@ -96,27 +93,7 @@ class Recorder:
                 except OSError as wrong:
                     self._disk_full = f"{self._pictures}: no more pictures are kept: {wrong.strerror}"
 
-    def _tick(self) -> Tick:
-        totals, backlog, plan = self._observer.totals(), self._observer.backlog(), self._broker.plan()
-        working = [worker["stage"] for worker in self._observer.workers() if self._works(worker, plan)]
-        counts = {
-            name: int(totals.get(name, 0)) for name in ("offered", "light", "heavy", "dropped", "failed", "refused")
-        }
-        return Tick(
-            time_s=self._broker.now(),
-            **counts,
-            waiting_light=backlog["light"].waiting,
-            running_light=backlog["light"].running,
-            waiting_heavy=backlog["heavy"].waiting,
-            running_heavy=backlog["heavy"].running,
-            light_workers=working.count("light"),
-            heavy_workers=working.count("heavy"),
-            threshold=plan.threshold if plan else 0.0,
-            demand=plan.demand if plan else 0.0,
-        )
 
-    @staticmethod
-    def _works(worker: dict[str, str], plan: Plan | None) -> bool:
-        if worker.get("ready") != "1" or plan is None:
-            return False
-        return plan.assignment.get(f"{worker['node']}:{worker['slot']}") == worker["stage"]
+def _failure(letter: Letter) -> Failure:
+    prompt = letter.prompt[:PROMPT_LIMIT]  # of an entry that was no prompt it may be longer
+    return Failure(letter.id, prompt, letter.why, letter.reason, letter.worker, letter.attempts, letter.finished)

@@ -36,7 +36,10 @@ LAST_SETTLED_S: Final = 10.0  # after the last deadline nothing is open
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What to run: a trace on so many slots, into a folder. `label`: the trace's name, if not its file's."""
+    """What to run: a trace on so many slots, into a folder. `label`: the trace's name, if not its file's.
+
+    `gateway`: with the door over HTTP.
+    """
 
     folder: Path
     settings: Settings
@@ -45,6 +48,7 @@ class Run:
     durability: str = "everysec"
     nice: int = 0
     label: str = ""
+    gateway: bool = False
 
     @property
     def pictures(self) -> Path | None:
@@ -103,19 +107,20 @@ def deployment(run: Run) -> Iterator[Deployment]:
                 update={"redis_url": server.url, "supervisor_socket": socket, "log_dir": processes.resolve()}
             )
             Broker(settings).check()
-            with supervised(settings, nice=run.nice) as supervisord:
+            with supervised(settings, gateway=run.gateway, nice=run.nice) as supervisord:
                 yield Deployment(run, settings, server, supervisord)
     finally:
         shutil.rmtree(short, ignore_errors=True)
 
 
-def supervised(settings: Settings, *, head: bool = True, nice: int = 0) -> Supervisord:
+def supervised(settings: Settings, *, head: bool = True, gateway: bool = False, nice: int = 0) -> Supervisord:
     """A node's supervisord, not yet started; its configuration lies beside its logs."""
     assert settings.log_dir is not None
     folder, socket = settings.log_dir, settings.supervisor_socket
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "supervisord.conf"
-    file.write_text(configuration(folder, socket, settings.slots, environment_of(settings), head=head, nice=nice))
+    programs = {"head": head, "gateway": gateway}
+    file.write_text(configuration(folder, socket, settings.slots, environment_of(settings), **programs, nice=nice))
     return Supervisord(file)
 
 

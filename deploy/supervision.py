@@ -68,7 +68,14 @@ stdout_logfile_backups=1
 
 
 def configuration(
-    folder: Path, socket: Path, slots: int, environment: Mapping[str, str], *, head: bool = True, nice: int = 0
+    folder: Path,
+    socket: Path,
+    slots: int,
+    environment: Mapping[str, str],
+    *,
+    head: bool = True,
+    gateway: bool = False,
+    nice: int = 0,
 ) -> str:
     """The text of supervisord.conf. `nice`: how far model work yields to message work (for CPU slots)."""
     quoted = ",".join(f'{name}="{value}"'.replace("%", "%%") for name, value in sorted(environment.items()))
@@ -80,7 +87,7 @@ def configuration(
         environment=quoted,
     )
     python = shlex.quote(sys.executable).replace("%", "%%")
-    services = [*(HEAD if head else ()), "agent"]
+    services = [*(HEAD if head else ()), *(("gateway",) if gateway else ()), "agent"]
     for name in services:
         text += _program(name, f"{python} -m services.{name}", folder, autostart=True)
     yielding = f"nice -n {nice} " if nice else ""
@@ -150,12 +157,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("logs"), help="where logs and the process id go")
     parser.add_argument("--socket", type=Path, default=Path("logs/supervisor.sock"), help="supervisor's unix socket")
     parser.add_argument("--no-head", action="store_true", help="without control and keeper: a GPU node")
+    parser.add_argument("--gateway", action="store_true", help="with the door over HTTP (CASCADE_HTTP_PORT, ..._KEYS)")
     parser.add_argument("--nice", type=int, default=0, help="for CPU slots: how far model work yields")
     given = parser.parse_args()
     folder, socket = given.folder.resolve(), given.socket.resolve()
     passed = {name: os.environ[name] for name in os.environ if name.startswith("CASCADE_") or name == "REDIS_URL"}
     passed |= {"CASCADE_SUPERVISOR_SOCKET": str(socket), "CASCADE_SLOTS": str(given.slots)}
-    text = configuration(folder, socket, given.slots, passed, head=not given.no_head, nice=given.nice)
+    programs = {"head": not given.no_head, "gateway": given.gateway}
+    text = configuration(folder, socket, given.slots, passed, **programs, nice=given.nice)
     sys.stdout.write(text)
 
 

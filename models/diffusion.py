@@ -1,6 +1,6 @@
 """Draws with diffusers: load a pipeline, draw a batch, score it if light, encode it.
 
-    jobs ──> pipeline ──> (n, 3, size, size) in [0, 1] ──> discriminator (light) ──> WebP
+    jobs ──> pipeline ──> (n, 3, height, width) in [0, 1] ──> discriminator (light), safety checker ──> WebP
 
 Any pipeline class works that takes prompts, generators, steps and guidance: the row in models/catalog.toml
 and the folder's own model_index.json say the rest.
@@ -21,27 +21,38 @@ from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.discriminator import Discriminator
 from models.encoding import encode
 from models.libraries import WEIGHTS_WRONG, pipeline_from
+from models.safety import SafetyChecker
 from shared.catalog import TABLES, Cascade, Model
 from shared.errors import ModelError
 from shared.messages import Job
 from shared.schema import Stage
+from shared.sizes import asked_size, measures
 
 # A diffusers pipeline: prompts, generators and settings in, (pictures, ...) out.
 Pipeline = Callable[..., Any]
 Scorer = Callable[[Tensor], list[float]]
+Checker = Callable[[Tensor], list[bool]]
 
 STEP_ENDED: Final = "callback_on_step_end"
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
 
 
 class DiffusionBackend:
-    """One loaded pipeline and, on the light stage, the discriminator that scores its pictures."""
+    """One loaded pipeline, on the light stage the discriminator that scores its pictures, and who checks them."""
 
-    def __init__(self, model: Model, stage: Stage, pipeline: Pipeline, scorer: Scorer | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        stage: Stage,
+        pipeline: Pipeline,
+        scorer: Scorer | None = None,
+        checker: Checker | None = None,
+    ) -> None:
         self.stage = stage
         self._model = model
         self._pipeline = pipeline
         self._scorer = scorer
+        self._checker = checker
         self._tells_steps = STEP_ENDED in inspect.signature(pipeline).parameters
 
     def warm_up(self, batches: Sequence[int]) -> None:
@@ -53,23 +64,38 @@ class DiffusionBackend:
 
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
-        if not jobs:
-            return []
+        drawn: dict[int, Picture] = {}
+        for size, places in self._by_size(jobs).items():
+            alike = self._draw_alike([jobs[place] for place in places], size, abandoned)
+            drawn |= zip(places, alike, strict=True)
+        return [drawn[place] for place in range(len(jobs))]
+
+    def _by_size(self, jobs: Sequence[Job]) -> dict[str, list[int]]:
+        """Places in the batch by the size asked for, "" for the model's own: a tensor holds pictures of one size."""
+        own = f"{self._model.size}x{self._model.size}"
+        places: dict[str, list[int]] = {}
+        for place, job in enumerate(jobs):
+            size = asked_size(job) or own
+            places.setdefault("" if size == own else size, []).append(place)
+        return places
+
+    def _draw_alike(self, jobs: Sequence[Job], size: str, abandoned: Abandoned) -> list[Picture]:
         try:
             # The score is of the picture that is given, in its 256 levels.
-            pictures = (self._pictures(jobs, abandoned) * 255).round() / 255
+            pictures = (self._pictures(jobs, size, abandoned) * 255).round() / 255
             scores: Sequence[float | None] = self._scorer(pictures) if self._scorer else [None] * len(jobs)
+            flags = self._checker(pictures) if self._checker else [False] * len(jobs)
         except (torch.OutOfMemoryError, MemoryError) as wrong:
             torch.cuda.empty_cache()  # what the failed batch left in pieces, the smaller one needs whole
             raise OutOfMemory(f"{self._model.name}: no memory for a batch of {len(jobs)}: {wrong}") from wrong
         pixels = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [
-            Picture(encode(one, job, self._model.name), score)
-            for one, job, score in zip(pixels, jobs, scores, strict=True)
+            Picture(b"" if flagged else encode(one, job, self._model.name), score, flagged)
+            for one, job, score, flagged in zip(pixels, jobs, scores, flags, strict=True)
         ]
 
     @torch.inference_mode()
-    def _pictures(self, jobs: Sequence[Job], abandoned: Abandoned) -> Tensor:
+    def _pictures(self, jobs: Sequence[Job], size: str, abandoned: Abandoned) -> Tensor:
         drawn = self._pipeline(
             prompt=[job.prompt for job in jobs],
             # On the CPU whatever the device: a seed then means the same picture everywhere.
@@ -78,6 +104,7 @@ class DiffusionBackend:
             guidance_scale=self._model.guidance,
             output_type="pt",
             return_dict=False,
+            **(dict(zip(("width", "height"), measures(size), strict=True)) if size else {}),
             **self._between_steps(abandoned),
         )
         return self._checked(drawn[0], len(jobs))
@@ -102,7 +129,7 @@ class DiffusionBackend:
 
 
 def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, tables: Path = TABLES) -> DiffusionBackend:
-    """Load the stage's pipeline and, if light, the discriminator; raises ModelError.
+    """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError.
 
     Folders in the catalogue are relative to `tables`.
     """
@@ -113,7 +140,8 @@ def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, table
     model = cascade.models[stage]
     pipeline = load_pipeline(model, device, tables)
     scorer = Discriminator(tables / cascade.discriminator, device).score if stage == "light" else None
-    return DiffusionBackend(model, stage, pipeline, scorer)
+    checker = SafetyChecker(cascade.safety_checker, tables, device).flags if cascade.safety_checker else None
+    return DiffusionBackend(model, stage, pipeline, scorer, checker)
 
 
 def choose_device(gpu: str | None) -> torch.device:

@@ -7,6 +7,7 @@ A prompt's parameter `fault` is one of
     kill         the process is killed, as by the kernel
     nan          the score is no number (light stage)
     short        one picture is missing
+    unsafe       the safety checker flags the picture
     broken       drawing raises, and from then on every drawing of this process does: a broken GPU
 
 and `room`, a number: a batch with more prompts than that does not fit the memory. `stage` names the stage that
@@ -55,10 +56,11 @@ class FaultyBackend:
             raise ModelError("the device is broken")
         pictures = self._sleeping.draw(jobs, abandoned)
         unsound = {job.id for job in faulty if job.parameters.get("fault") == "nan" and self.stage == "light"}
+        flagged = {job.id for job in faulty if job.parameters.get("fault") == "unsafe"}
         short = sum(job.parameters.get("fault") == "short" for job in faulty)
         kept = pictures[: len(pictures) - short]
         return [
-            replace(picture, score=math.nan) if job.id in unsound else picture
+            replace(picture, score=math.nan if job.id in unsound else picture.score, flagged=job.id in flagged)
             for job, picture in zip(jobs, kept, strict=False)
         ]
 

@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors import SafetensorError
 
 # What the loaders raise over a folder that is no model: missing or cut files, wrong JSON, wrong shapes.
@@ -30,6 +31,7 @@ _HARMLESS: Final = (
     "'safety_checker': None",  # pipelines that never had one
     "truncated because CLIP can only handle",  # true of every long prompt, and there are thousands
     "Token indices sequence length is longer",
+    "Potential NSFW content was detected",  # the prompt's outcome says so
 )
 
 
@@ -55,6 +57,18 @@ def classifier_from(folder: Path) -> Any:
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
     return network.eval()
+
+
+def checker_from(source: str) -> tuple[Any, Any, set[str]]:
+    """A safety checker in single precision from a folder or the hub's cache, its image processor, and the names of
+    weights that the source lacks; raises one of WEIGHTS_WRONG.
+    """
+    _quieten()
+    network, told = StableDiffusionSafetyChecker.from_pretrained(
+        source, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    processor = transformers.CLIPImageProcessor.from_pretrained(source, local_files_only=True)
+    return network.eval(), processor, set(told["missing_keys"])
 
 
 def _quieten() -> None:

@@ -47,16 +47,21 @@ def program(slot: int, stage: Stage) -> str:
     return f"worker-{slot}-{stage}"
 
 
-def wanted_programs(settings: Settings, plan: Plan | None) -> set[str]:
+def wanted_programs(settings: Settings, plan: Plan | None, listing: Mapping[str, str]) -> set[str]:
     """The programs that should run: both of a slot where both models fit, else the one the plan asks for.
 
-    Without a plan, light ones: a node must show itself before it is planned for.
+    Where it asks for none, what runs stays (`listing`, as of `actions`): a drained node's worker must not be stopped
+    over its last batch. Where nothing runs, light: a node must show itself before it is planned for.
     """
     if settings.resident:
         return {program(slot, stage) for slot in range(settings.slots) for stage in STAGES}
     assignment = plan.assignment if plan else {}
     slots = (Slot(settings.node, number, "") for number in range(settings.slots))
-    return {program(slot.number, assignment.get(slot.name, "light")) for slot in slots}
+    return {program(slot.number, assignment.get(slot.name) or _running(listing, slot.number)) for slot in slots}
+
+
+def _running(listing: Mapping[str, str], slot: int) -> Stage:
+    return next((stage for stage in STAGES if listing.get(program(slot, stage)) in ("RUNNING", "STARTING")), "light")
 
 
 def actions(listing: Mapping[str, str], wanted: Iterable[str], retry_fatal: bool) -> list[Action]:
@@ -117,6 +122,7 @@ class Agent:
         self._observer = Observer(self._broker)
         self._known: dict[str, Mapping[str, str]] = {}  # this node's workers, by their names as consumers
         self._settled: set[str] = set()
+        self._listing: dict[str, str] = {}  # as supervisor gave it last
         self._next_period = self._next_look = 0.0
 
     def check(self) -> None:
@@ -131,9 +137,10 @@ class Agent:
         now_s = time.monotonic()
         if now_s >= self._next_period:
             self._next_period = now_s + PERIOD_S
-            wanted = wanted_programs(self._settings, self._broker.plan())
+            plan = self._broker.plan()
+            wanted = wanted_programs(self._settings, plan, self._listing)
             if wanted != self._settled or now_s >= self._next_look:
-                self._look(wanted)
+                self._look(plan)
             workers = self._observer.workers(self._settings.node)
             self._known |= {about["consumer"]: about for about in workers if about.get("process")}
         self._bury_the_dead()
@@ -148,13 +155,14 @@ class Agent:
                 del self._known[consumer]
                 self._logger.info("a worker ended", extra={"worker": consumer, "handed_back": taken})
 
-    def _look(self, wanted: set[str]) -> None:
+    def _look(self, plan: Plan | None) -> None:
         try:
-            listing = self._supervisor.listing()
+            listing = self._listing = self._supervisor.listing()
         except (OSError, HTTPException, xmlrpc.client.Error) as wrong:
             if "SHUTDOWN_STATE" not in str(wrong):  # the node is being stopped, and we with it
                 self._logger.warning("supervisor does not answer", extra={"reason": str(wrong)})
             return
+        wanted = wanted_programs(self._settings, plan, listing)
         retry = time.monotonic() - self._last_retry >= FATAL_PAUSE_S
         for action in actions(listing, wanted, retry):
             if listing[action.program] == "FATAL":

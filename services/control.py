@@ -11,6 +11,7 @@ from collections.abc import Callable
 from logging import Logger
 from typing import Final
 
+from planner.orders import obeying, without_drained
 from planner.policies import make_policy
 from planner.viewing import SCORES, Watch, next_plan
 from shared.broker import Broker
@@ -19,6 +20,7 @@ from shared.config import Settings, load, parser
 from shared.log import configure
 from shared.messages import Outcome
 from shared.observer import Observer
+from shared.orders import Orders
 from shared.plans import Plan, View
 from shared.process import Stop, guarded, parting, patiently
 from shared.schema import STAGES, Stage
@@ -36,7 +38,9 @@ class Control:
         self._logger = logger
         self._broker = Broker(settings)
         self._observer = Observer(self._broker)
+        self._cascade = cascade
         self._watch = Watch(cascade)
+        self._orders = Orders()
         self._models: dict[Stage, str] = {stage: model.name for stage, model in cascade.models.items()}
         self._token = uuid.uuid4().hex
         self._next_look = 0.0
@@ -66,11 +70,20 @@ class Control:
         self._broker.release(self._broker.keys.leader("control"), self._token)
 
     def _put(self, view: View) -> None:
-        plan = next_plan(self._policy, view)
+        orders = self._told()
+        plan = next_plan(obeying(self._policy, orders, self._cascade), without_drained(view, orders))
         # Solving may outlast the lease; where nobody took the lead meanwhile, it is still ours to take.
         if plan is not None and self._lead() and self._broker.put_plan(plan, view, self._token):
             counts = f"{plan.light_workers}x{plan.light_batch} + {plan.heavy_workers}x{plan.heavy_batch}"
             self._logger.info("plan", extra={"version": plan.version, "counts": counts, "why": plan.why})
+
+    def _told(self) -> Orders:
+        """What people ordered."""
+        orders = self._broker.orders()
+        if orders != self._orders:
+            self._orders = orders
+            self._logger.info("orders", extra={"standing": orders.words()})
+        return orders
 
     def _view(self, clock_s: float) -> View:
         self._watch.count(self._observer.totals().get("offered", 0.0), clock_s)

@@ -13,12 +13,14 @@ from typing import Final
 
 from models.backend import Abandoned, Backend, Picture, never
 from services.watchdog import Watchdog
+from shared.blocklist import blocked_phrase
 from shared.broker import Broker
 from shared.catalog import Cascade
 from shared.config import Settings
 from shared.errors import ModelError
-from shared.messages import Entry
+from shared.messages import UNSAFE, Entry, Job
 from shared.schema import Stage
+from shared.sizes import asked_size
 
 PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
 
@@ -51,6 +53,18 @@ class Studio:
         self._profiled: list[float] = []
         self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
         self._ceiling: int | None = None
+
+    def objection(self, job: Job) -> tuple[str, str] | None:
+        """Why a prompt must not be drawn, as the outcome counts it and in words; None where nothing speaks against it.
+
+        Asked here and not at the door alone: prompts come through several doors, and some are written by hand.
+        """
+        if phrase := blocked_phrase(job.prompt, self._cascade.blocked):
+            return UNSAFE, f"the prompt holds the blocked phrase {phrase!r}"
+        size, sizes = asked_size(job), self._cascade.sizes_of(job.route)
+        if size is not None and size not in sizes:
+            return "size", f"size {size[:20]} is not among those of this cascade: {', '.join(sizes) or 'none'}"
+        return None
 
     def service_s(self, batch: int) -> list[float]:
         """Seconds for batches of 1 to `batch` at the measured pace."""

@@ -28,7 +28,7 @@ from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
 from shared.letters import RETRY_OF
 from shared.log import configure
-from shared.messages import Entry, Visit
+from shared.messages import REQUEST, TRACEPARENT, UNSAFE, USER, Entry, Visit
 from shared.plans import Plan
 from shared.process import Stop, guarded, parting, patiently
 from shared.schema import Stage
@@ -56,7 +56,7 @@ class Worker:
         self._broker = Broker(settings)
         self._plan: Plan | None = None
         self._shaken = False  # the last turn broke off: prompts may be ours that we do not know of
-        self._unknown: set[bytes] = {RETRY_OF}
+        self._unknown: set[bytes] = {RETRY_OF, TRACEPARENT, REQUEST, USER}
         self._studio = Studio(settings, stage, cascade, backend, self._broker, logger, watchdog)
         self._allowance_s = settings.deadline_s or cascade.deadline_s
 
@@ -129,13 +129,13 @@ class Worker:
         alone_s = self._studio.alone_s()
         late: list[Entry] = []
         live: list[Entry] = []
-        for entry in entries:
-            (late if hopeless(entry.job.deadline, claim.now, alone_s) else live).append(entry)
-        if not live:
-            self._studio.forget()
         try:
+            for entry in self._unobjectionable(entries):
+                (late if hopeless(entry.job.deadline, claim.now, alone_s) else live).append(entry)
             if live:
                 self._draw(live, plan, claim.next_waiting, offset_s)
+            else:
+                self._studio.forget()
             self._let_go(late)
         finally:
             self._lease.carry(())
@@ -154,6 +154,13 @@ class Worker:
             self._logger.warning("cannot adopt", extra={"entry": entry.entry_id, "reason": str(wrong)})
             self._broker.hand_back(self._stage, self._lease.consumer, [entry], suspect=True)
             return None
+
+    def _unobjectionable(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that may be drawn; the others fail before anything is drawn, and are not tried again."""
+        objections = [(entry, self._studio.objection(entry.job)) for entry in entries]
+        hops = [Hop(entry, "failed", found[0], reason=found[1]) for entry, found in objections if found]
+        self._broker.commit(self._stage, self._lease.consumer, hops)
+        return [entry for entry, found in objections if not found]
 
     def _let_go(self, late: Sequence[Entry]) -> None:
         """End what can no longer be drawn in time: a light picture is kept, a prompt without one makes room."""
@@ -208,6 +215,9 @@ class Worker:
         sound = self._stage == "heavy" or scored(picture)
         visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score if sound else None)
         done = Entry(entry.priority, entry.entry_id, entry.job.visited(visit))
+        if picture.flagged:  # the same seed would give the same picture: there is nothing to try again
+            told = f"the safety checker flagged the {self._stage} picture"
+            return Hop(done, "failed", UNSAFE, b"", visit.gpu_s, reason=told)
         if not sound:
             wrong = f"score is {picture.score}"
             return Hop(done, "failed", "error", b"", visit.gpu_s, reason=wrong, blamed=True)

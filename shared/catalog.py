@@ -6,7 +6,6 @@ their `source` column tells them apart.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -15,18 +14,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from shared.blocklist import read_blocked
 from shared.errors import SettingsError
 from shared.schema import STAGES, Stage
-from shared.tables import number_rows, rows
+from shared.scores import recorded_scores, scores_file
+from shared.sizes import allowed_sizes
+from shared.tables import rows
 
 TABLES: Final = Path(__file__).resolve().parent.parent / "models"
-FETCHED: Final = TABLES.parent / "traces" / "published"
-PUBLISHED_SCORES: Final = "p_fake_"
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A row of [models]: a diffusion pipeline and how it is called."""
+    """A row of [models]: a diffusion pipeline and how it is called. `sizes`: what may be asked for."""
 
     name: str
     source: str
@@ -35,6 +35,10 @@ class Model:
     size: int
     memory_gib: float
     licence: str = ""
+    sizes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", allowed_sizes(self.sizes, self.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """A light and a heavy model, the deadline they promise, and what is known of both."""
+    """A light and a heavy model, the deadline they promise, and what is known of both.
+
+    `blocked`: phrases that no prompt may hold. `safety_checker`: hub id or folder of what looks at the pictures.
+    """
 
     name: str
     models: Mapping[Stage, Model]
@@ -115,6 +122,17 @@ class Cascade:
     curves: Mapping[tuple[str, str], Curve] = field(default_factory=dict)
     scores: tuple[float, ...] = ()
     scores_from: str = ""
+    blocked: tuple[str, ...] = ()
+    safety_checker: str = ""
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The sizes that both models draw; none where only their own differ."""
+        return tuple(size for size in self.models["light"].sizes if size in self.models["heavy"].sizes)
+
+    def sizes_of(self, route: str) -> tuple[str, ...]:
+        """What a prompt of that route may ask for: one sent straight to heavy may still be drawn light."""
+        return self.models["light"].sizes if route == "light" else self.sizes
 
     def profile(self, stage: Stage, gpu: str | None = None) -> Profile:
         """The stage's profile on a GPU type (default: the cascade's own); raises SettingsError."""
@@ -198,6 +216,8 @@ def unmeasured(name: str, tables: Path = TABLES) -> Cascade:
             discriminator=row["discriminator"],
             discriminator_s=float(row["discriminator_s"]),
             profiles={},
+            blocked=read_blocked(row.get("blocked", []), tables),
+            safety_checker=str(row.get("safety_checker", "")),
         )
     except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as wrong:
         raise SettingsError(f"{path}: {wrong}") from None
@@ -265,26 +285,3 @@ def read_curves(path: Path) -> dict[tuple[str, str], Curve]:
         if (found[0][0], found[-1][0]) != (0.0, 1.0):
             raise SettingsError(f"{path}: {metric} of selector {selector!r} must reach from heavy_share 0 to 1")
     return {key: Curve(*key, tuple(points[key]), sources[key]) for key in points}
-
-
-def recorded_scores(cascade: str, tables: Path = TABLES) -> tuple[float, ...]:
-    """Scores of light pictures by prompt index; empty where none were recorded."""
-    path = scores_file(cascade, tables)
-    if path is None:
-        return ()
-    if path.name.startswith(PUBLISHED_SCORES):
-        # The mean of four columns of P(fake), turned into P(real).
-        return tuple(1.0 - sum(row) / len(row) for row in number_rows(path))
-    return tuple(row.number("score") for row in rows(path))
-
-
-def scores_file(cascade: str, tables: Path = TABLES) -> Path | None:
-    """Where the recorded scores of a cascade lie; None where there are none.
-
-    The published file where the folder that CASCADE_DATA names, or what `traces.fetch` got, has it; else the
-    made stand-in `quality/<cascade>_scores.csv`, or the `scores.csv` measured beside a cascade's own weights.
-    """
-    folders = [Path(folder) / "diffserve" for folder in (os.environ.get("CASCADE_DATA", ""), FETCHED) if folder]
-    places = [folder / f"{PUBLISHED_SCORES}{cascade}.csv" for folder in folders]
-    places += [tables / "quality" / f"{cascade}_scores.csv", tables / cascade / "scores.csv"]
-    return next((path for path in places if path.is_file()), None)

@@ -11,9 +11,14 @@ def write_text(path: Path, text: str) -> None:
 
     A reader, or a full disk, never meets half a file under its final name.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for what is no text."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8", newline="")
+        draft.write_bytes(content)
         draft.replace(path)
     except OSError as wrong:
         raise OSError(wrong.errno, wrong.strerror, str(path)) from None

@@ -96,6 +96,13 @@ class Window:
         else:
             self.kept += outcome.why in KEPT
 
+    def include(self, other: Window) -> None:
+        """Add what another one counted."""
+        self.answers += other.answers
+        self.heavy += other.heavy
+        self.kept += other.kept
+        self.direct += other.direct
+
     @property
     def share(self) -> float:
         """Heavy share of the answers."""
@@ -148,6 +155,22 @@ class Tally:
                 self._window(outcome.published).count(outcome)
             else:
                 self.late += 1
+
+    def include(self, other: Tally) -> None:
+        """Add what another one counted of other prompts, from the same origin."""
+        self.ends.update(other.ends)
+        self.why.update(other.why)
+        self.on_time += other.on_time
+        self.late += other.late
+        self.gpu_s += other.gpu_s
+        self.first_published = min(self.first_published, other.first_published)
+        self.last_finished = max(self.last_finished, other.last_finished)
+        for stage, batches in other.batches.items():
+            self.batches[stage] += batches
+            self.visits[stage] += other.visits[stage]
+        self.latencies_s.extend(other.latencies_s)
+        for number, window in other.windows.items():
+            self.windows[number].include(window)
 
     def _window(self, published: float) -> Window:
         if self.origin is None:

@@ -36,6 +36,11 @@ from shared.wire import (
 Route = Literal["cascade", "light", "heavy"]
 End = Literal["light", "heavy", "dropped", "failed", "cancelled"]
 ENDS: Final[tuple[End, ...]] = ("light", "heavy", "dropped", "failed", "cancelled")
+UNSAFE: Final = "unsafe"  # why a prompt failed whose words or picture nobody shall see
+# Fields of a prompt's entry that travel with it and that no worker needs.
+TRACEPARENT: Final = b"traceparent"  # for who follows it across systems (W3C)
+REQUEST: Final = b"request"  # the fingerprint of the request that its id was derived for
+USER: Final = b"user"  # on whose behalf it was asked for
 Fields = Mapping[bytes, bytes]
 Wire = dict[str, str | bytes]
 
@@ -165,6 +170,7 @@ class Outcome:
     route: str = "cascade"
     priority: int = NORMAL
     seed: int = 0
+    traceparent: str = ""
 
     @classmethod
     def from_wire(cls, raw: Fields) -> Outcome:
@@ -181,6 +187,7 @@ class Outcome:
             route=raw.get(b"route", b"cascade").decode(errors="replace"),
             priority=integer_or(raw.get(b"priority"), NORMAL),
             seed=integer_or(raw.get(b"seed"), 0),
+            traceparent=raw.get(TRACEPARENT, b"").decode(errors="replace"),
         )
 
     @property

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from shared.connection import CommandRefused, Connection
+from shared.connection import BLOCK_S, CommandRefused, Connection
 from shared.messages import Outcome
+from shared.orders import Deed
 from shared.pictures import open_pictures
 from shared.plans import Plan, Slot
-from shared.schema import GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage
+from shared.schema import GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage, node_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Observer:
     def __init__(self, connection: Connection) -> None:
         self.keys: Keys = connection.keys
         self._client: Any = connection.client
+        self._blocking: Any = connection.blocking
         self._pictures = open_pictures(connection)
 
     def totals(self) -> dict[str, float]:
@@ -98,6 +100,26 @@ class Observer:
             if ceiling is not None:
                 found.setdefault(stage, {})[gpu] = int(ceiling)
         return found
+
+    def in_hands(self, node: str) -> tuple[int, int]:
+        """How many prompts the node's workers hold, and on how many of its slots a worker may still take some."""
+        pipe = self._client.pipeline(transaction=False)
+        for stage in STAGES:
+            for stream in self.keys.streams[stage]:
+                pipe.xinfo_consumers(stream, GROUP)
+        replies = [rows for rows in pipe.execute(raise_on_error=False) if not isinstance(rows, CommandRefused)]
+        held = sum(row["pending"] for rows in replies for row in rows if node_of(row["name"].decode()) == node)
+        slots = {int(worker["slot"]) for worker in self.workers(node)}
+        tokens = self._client.mget([self.keys.slot(node, slot) for slot in sorted(slots)]) if slots else ()
+        return held, sum(token is not None for token in tokens)
+
+    def leads(self, service: str) -> bool:
+        """Whether a process acts as the service."""
+        return bool(self._client.exists(self.keys.leader(service)))
+
+    def deeds(self, count: int) -> list[Deed]:
+        """The newest orders of people, oldest first."""
+        return [Deed.from_wire(entry_id, fields) for entry_id, fields in self.latest(self.keys.audit, count)]
 
     def nodes(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """What the agents of these nodes say, by the node's name."""
@@ -159,14 +181,38 @@ class Observer:
         rows = self.rows(self.keys.plans, after, count)
         return [Plan.from_wire(fields) for _, fields in rows], rows[-1][0].decode() if rows else after
 
-    def latest(self, key: str, count: int, after: str = "") -> Sequence[StreamRow]:
-        """The newest rows of a stream, oldest first; those after an id, where one is given."""
-        newest = self._client.xrevrange(key, min=f"({after}" if after else "-", count=count)
+    def latest(self, key: str, count: int, after: str = "", before: str = "") -> Sequence[StreamRow]:
+        """The newest rows of a stream, oldest first; those after and before an id, where one is given."""
+        first, last = f"({after}" if after else "-", f"({before}" if before else "+"
+        newest = self._client.xrevrange(key, max=last, min=first, count=count)
         return list(reversed(cast(list[StreamRow], newest)))
 
     def rows(self, key: str, after: str, count: int) -> Sequence[StreamRow]:
         """Rows of a stream after an id, oldest first."""
         return cast(list[StreamRow], self._client.xrange(key, min=f"({after}", count=count))
+
+    def newest(self, key: str) -> str:
+        """The id of a stream's newest entry, "0" where it has none."""
+        newest = self._client.xrevrange(key, count=1)
+        return cast(bytes, newest[0][0]).decode() if newest else "0"
+
+    def follow(self, key: str, after: str, count: int, timeout_s: float) -> Sequence[StreamRow]:
+        """Rows of a stream after an id, oldest first; waits up to `timeout_s`, at most BLOCK_S, for the first."""
+        block_ms = max(1, int(min(timeout_s, BLOCK_S) * 1000))
+        found = self._blocking.xread({key: after}, count=count, block=block_ms)
+        return cast(list[StreamRow], found[0][1]) if found else []
+
+    def sizes(self) -> tuple[int, int]:
+        """How many prompts are open, and how many dead letters there are."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.zcard(self.keys.due)
+        pipe.xlen(self.keys.dead)
+        open_prompts, dead = pipe.execute()
+        return open_prompts, dead
+
+    def picture_bytes(self) -> int | None:
+        """Bytes of the pictures kept, by their accounts; None where nobody counts them."""
+        return self._pictures.size()
 
     def image(self, prompt_id: str, stage: Stage) -> bytes | None:
         """An encoded picture, if it still lives."""

@@ -46,6 +46,9 @@ class Pictures(Protocol):
     def expire(self, open_among: OpenAmong) -> int:
         """Forget what is too old and what exceeds the budget; returns how many. `open_among`: which ids are open."""
 
+    def size(self) -> int | None:
+        """Bytes of all that are kept; None where nobody counts them."""
+
 
 def open_pictures(connection: Connection) -> Pictures:
     """The place that the settings name."""
@@ -93,6 +96,10 @@ class RedisPictures:
             if not left and not moved:
                 break
         return gone
+
+    def size(self) -> int | None:
+        """See Pictures."""
+        return int(self._client.get(self._keys.picture_bytes) or 0)
 
     def _candidates(self, budget: int, open_among: OpenAmong) -> list[bytes]:
         """The oldest members: of all where they exceed the budget, else of those whose time is over."""
@@ -178,6 +185,10 @@ class FolderPictures:
         for file in late:
             file.unlink(missing_ok=True)
         return len(late)
+
+    def size(self) -> int | None:
+        """See Pictures: a sum would mean listing the folder."""
+        return None
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for file in self._folder.glob("*/*"):

@@ -44,13 +44,26 @@ class Tick:
     demand: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A dead letter, as much of it as people read first: why, in a word and in words, and who had it in hand."""
+
+    id: str
+    prompt: str
+    why: str
+    reason: str
+    worker: str
+    attempts: int
+    finished: float
+
+
 @dataclass(frozen=True)
 class Recording:
     """A run: its totals, its outcomes in order of settlement, its plans and its ticks.
 
     A run too long to hold all its outcomes gives its `counted` tally instead. `wasted_s`: seconds of a slot
     spent on prompts that no outcome holds. `upgraded`: heavy pictures that came after the light one was the
-    answer; None where nobody counted. `pictures`: their folder.
+    answer; None where nobody counted. `pictures`: their folder. `failures`: the dead letters.
     """
 
     cascade: str
@@ -66,6 +79,7 @@ class Recording:
     settings: Mapping[str, Any] = field(default_factory=dict)
     upgraded: int | None = None
     counted: Tally | None = None
+    failures: tuple[Failure, ...] = ()
 
     @cached_property
     def tally(self) -> Tally:

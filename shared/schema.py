@@ -31,6 +31,7 @@ NODE_TTL_S: Final = 15.0  # outlives a few missed beats of an agent, not a node 
 EVENTS_KEPT: Final = 10_000  # enough for a dashboard that reloads; followers are never further behind
 PLANS_KEPT: Final = 1_000
 DEAD_KEPT: Final = 10_000
+AUDIT_KEPT: Final = 1_000  # orders come from people: months of them
 CEILING_TTL_S: Final = 3600.0  # a neighbour may have left the GPU since: larger batches are tried again
 DEATHS: Final = 3  # workers that may die while they draw a prompt alone, before it fails as poison
 WAKE_TOKENS: Final = 64  # more tokens than idle workers would only cause empty looks
@@ -40,6 +41,7 @@ LOWER_EVERY: Final = 8
 MEMORY_PERCENT: Final = 80
 MEMORY_LOOK_MS: Final = 50  # the door believes what it last heard of the memory for so long
 MEMORY_RETRY_S: Final = 5.0  # pictures and outcomes leave by age, not by the second
+QUEUE_SHOWN: Final = 1_000  # places of a queue that are told apart; whoever stands behind waits long enough to know
 
 SHARED_WITH_SCRIPTS: Final[dict[str, str | int | float]] = {
     "GROUP": GROUP,
@@ -48,6 +50,7 @@ SHARED_WITH_SCRIPTS: Final[dict[str, str | int | float]] = {
     "EVENTS_KEPT": EVENTS_KEPT,
     "PLANS_KEPT": PLANS_KEPT,
     "DEAD_KEPT": DEAD_KEPT,
+    "AUDIT_KEPT": AUDIT_KEPT,
     "DEATHS": DEATHS,
     "WAKE_TOKENS": WAKE_TOKENS,
     "LOWER_EVERY": LOWER_EVERY,
@@ -87,6 +90,9 @@ class Keys:
         # The plan in force, and every plan with the view it was made from.
         self.plan = f"{root}:plan"
         self.plans = f"{root}:plans"
+        # What people ordered (`orders.py`), until they take it back, and who ordered what, bounded.
+        self.orders = f"{root}:orders"
+        self.audit = f"{root}:audit"
 
     def prompt(self, prompt_id: str) -> str:
         """The prompt's record; lives as long as its pictures. Its creation is the idempotence gate."""

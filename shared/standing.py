@@ -10,6 +10,7 @@ from shared.config import Settings
 from shared.connection import Argument, CommandRefused, Connection
 from shared.exchange import Renewal, flatten
 from shared.messages import Entry
+from shared.orders import Order, Orders
 from shared.plans import Plan, View
 from shared.schema import (
     CEILING_TTL_S,
@@ -177,6 +178,19 @@ class Standing(Connection):
     def announce_node(self, name: str, about: Mapping[str, str]) -> None:
         """Say what an agent's node has."""
         self.run("announce", [self.keys.node(name)], [int(NODE_TTL_S * 1000), name, *flatten(dict(about))])
+
+    # -- what people order -----------------------------------------------------------------------------------
+
+    def orders(self) -> Orders:
+        """What stands ordered."""
+        return Orders.from_wire(cast(dict[bytes, bytes], self.client.hgetall(self.keys.orders)))
+
+    def order(self, order: Order, who: str) -> bool:
+        """Take an order and write down whose it is; False where it stood so already, and nothing is written."""
+        given = {name: value for name, value in order.fields.items() if value is not None}
+        arguments: list[Argument] = [who, order.what, len(given), *flatten(dict(given))]
+        arguments += [name for name, value in order.fields.items() if value is None]
+        return bool(self.run("order", [self.keys.orders, self.keys.audit], arguments))
 
     # -- what a GPU can hold ---------------------------------------------------------------------------------
 

@@ -34,6 +34,23 @@ def a_plan(version: int = 1, **changes: Any) -> Plan:
     return replace(Plan("pinned", 0.5, 1, 1, 4, 4, 0.01, 0.02, version=version), **changes)
 
 
+def an_outcome(
+    number: int, end: str = "light", why: str = "confident", finished: float = 10.0, **given: Any
+) -> Outcome:
+    """One of a batch of two, drawn in the half second before its end."""
+    visits = (Visit("light", "n-0-light-x", finished - 0.5, finished, 2, 0.75),)
+    return Outcome(
+        id=f"p{number}",
+        prompt="a cat",
+        end=end,  # type: ignore[arg-type]
+        why=why,
+        published=finished - 1.0 - number / 10,
+        deadline=finished + 1.0,
+        finished=finished,
+        **{"visits": visits, **given},
+    )
+
+
 def put_plan(broker: Broker, plan: Plan) -> None:
     assert broker.hold(broker.keys.leader("control"), "control")
     assert broker.put_plan(plan, View(0.0, (), ()), "control")

@@ -56,13 +56,22 @@ def test_a_program_that_supervisor_does_not_know_is_not_asked_for() -> None:
 def test_where_models_do_not_fit_together_the_plan_says_which_runs(stage: Stage, expected: str) -> None:
     settings = Settings(node="n", slots=2, resident=False)
     plan = a_plan(assignment={"n:0": stage, "other:1": "heavy"})
-    assert wanted_programs(settings, plan) == {expected, "worker-1-light"}
+    assert wanted_programs(settings, plan, {}) == {expected, "worker-1-light"}
 
 
 def test_without_a_plan_a_node_shows_itself() -> None:
-    assert wanted_programs(Settings(node="n", slots=2, resident=False), None) == {LIGHT, "worker-1-light"}
+    assert wanted_programs(Settings(node="n", slots=2, resident=False), None, {}) == {LIGHT, "worker-1-light"}
 
 
 def test_where_both_fit_both_run_whatever_the_plan() -> None:
     plan = a_plan(assignment={"n:0": "heavy"})
-    assert wanted_programs(Settings(node="n", slots=1, resident=True), plan) == {LIGHT, HEAVY}
+    assert wanted_programs(Settings(node="n", slots=1, resident=True), plan, {}) == {LIGHT, HEAVY}
+
+
+@pytest.mark.parametrize(
+    ("light", "heavy", "kept"),
+    [("STOPPED", "RUNNING", HEAVY), ("STARTING", "STOPPED", LIGHT), ("STOPPED", "EXITED", LIGHT)],
+)
+def test_what_runs_on_a_slot_that_the_plan_left_stays(light: str, heavy: str, kept: str) -> None:
+    settings, listing = Settings(node="n", slots=1, resident=False), {LIGHT: light, HEAVY: heavy}
+    assert wanted_programs(settings, a_plan(assignment={"other:0": "light"}), listing) == {kept}

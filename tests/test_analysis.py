@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from analysis import recording, report
+from analysis.tiles import questions
 from shared import summary
 from shared.errors import SettingsError
 from shared.files import write_text
@@ -50,6 +51,7 @@ def test_a_saved_run_reads_back_as_it_was(tmp_path: Path) -> None:
     recording.save(saved, tmp_path / "logs" / "one")
     assert recording.load(tmp_path / "logs" / "one") == saved
     assert sorted(path.name for path in (tmp_path / "logs" / "one").iterdir()) == [
+        "failures.csv",
         "outcomes.csv",
         "plans.csv",
         "run.json",
@@ -94,11 +96,11 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path: Path, monkeypatc
     kept = tmp_path / "summary.json"
     kept.write_text("old")
 
-    def full(path: Path, text: str, **_: object) -> int:
-        path.write_bytes(text.encode()[:2])
+    def full(path: Path, content: bytes) -> int:
+        path.write_text(content.decode()[:2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"No space left on device: .*summary\.json"):
         write_text(kept, "new text")
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
@@ -176,7 +178,8 @@ def test_without_a_curve_the_quality_is_unknown_and_not_zero(tmp_path: Path) -> 
     found = report.write_summary(run(), bare, tmp_path)
     assert found["quality"]["value"] is None
     assert json.loads((tmp_path / "summary.json").read_text())["quality"]["control"] is None
-    assert ("not measured", "random control: no curve measured") in [tile[1:] for tile in report.tiles(found)]
+    told = [(tile.figure, tile.remark) for asked in questions(run(), found) for tile in asked.tiles]
+    assert ("not measured", "random control: no curve measured") in told
 
 
 def test_the_terminal_table_shows_the_figures() -> None:

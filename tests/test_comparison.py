@@ -16,11 +16,12 @@ import pytest
 from analysis import compare, over_time
 from analysis.bound import Bound
 from analysis.comparison_figures import write_figures
-from analysis.explain import changes, kept
+from analysis.explain import kept
 from analysis.figures import VARIABLES
 from analysis.published import published
 from analysis.trial import all_policies, check_policies, make_trial
 from analysis.what_if import draw_what_if, what_if
+from planner.explain import changes
 from planner.policies import POLICIES
 from shared.errors import SettingsError
 from shared.ledger import WINDOW_S

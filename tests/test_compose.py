@@ -17,9 +17,10 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 
 
 def test_the_head_runs_redis_and_the_heads_services() -> None:
-    assert set(COMPOSE["services"]) == {"redis", *HEAD}
-    for name in HEAD:
-        command = COMPOSE["services"][name]["command"]
+    always = {name for name, service in COMPOSE["services"].items() if "profiles" not in service}
+    assert always == {"redis", *HEAD, "gateway"}
+    for name in (*HEAD, "gateway"):
+        command = COMPOSE["services"][name]["command"][:3]
         assert command == ["python", "-m", f"services.{name}"]
         said = subprocess.run([sys.executable, *command[1:], "--help"], cwd=ROOT, capture_output=True, check=True)
         assert b"--redis-url" in said.stdout
@@ -31,6 +32,12 @@ def test_redis_asks_for_a_password_and_listens_on_a_named_address() -> None:
     assert redis["command"][redis["command"].index("--maxmemory-policy") + 1] == "noeviction"
     (port,) = redis["ports"]
     assert port.startswith("${HEAD_ADDRESS:-127.0.0.1}:"), "never on all addresses"
+
+
+def test_the_gateway_asks_for_keys_and_listens_on_a_named_address() -> None:
+    gateway = COMPOSE["services"]["gateway"]
+    assert gateway["command"][gateway["command"].index("--http-keys") + 1] == gateway["volumes"][0]["target"]
+    assert all(port.startswith("${HEAD_ADDRESS:-127.0.0.1}:") for port in gateway["ports"]), "never on all addresses"
 
 
 def test_a_deployment_survives_the_loss_of_power_and_a_demo_a_kill_of_redis() -> None:

@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from rich.console import Console
 
-from services import ctl
+from services.ctl import __main__ as ctl
 from services.publisher import checked
 from shared.broker import Broker
 from shared.errors import CascadeError, MalformedEntry, SettingsError

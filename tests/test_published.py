@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalog import recorded_scores
+from shared.catalog import TABLES
+from shared.scores import recorded_scores
 from tests.test_traces import dispersion
 from traces import published, read
 from traces.generate import generate, parser
@@ -115,12 +116,12 @@ def test_scores_that_were_fetched_are_those_that_are_used(
     cascade: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CASCADE_DATA", raising=False)
-    monkeypatch.setattr("shared.catalog.FETCHED", tmp_path)
-    assert len(recorded_scores(cascade)) == 500
+    monkeypatch.setattr("shared.scores.FETCHED", tmp_path)
+    assert len(recorded_scores(cascade, TABLES)) == 500
     path = tmp_path / DATASETS[f"scores_{cascade}"].path
     path.parent.mkdir(parents=True)
     path.write_bytes(as_scores(b"0.5\n" * 20000))
-    assert recorded_scores(cascade) == (0.5,) * 5000
+    assert recorded_scores(cascade, TABLES) == (0.5,) * 5000
 
 
 def regenerated(first_line: str) -> str:

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from analysis import figures, gallery, report
+from analysis import figures, gallery, report, timelines
+from analysis.scores import draw_scores
 from shared import summary
 from tests.synthetic_run import OUTCOMES, PLANS, cascade, heavy, light, outcome, run, with_pictures
 
@@ -23,6 +24,7 @@ HOSTILE = '<script>alert(1)</script>"><img src=http://evil.example/x>'
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the plots out where a test is not about them: drawing takes longer than all the rest."""
     monkeypatch.setattr(report, "draw", lambda *_: "")
+    monkeypatch.setattr(report, "draw_scores", lambda *_: "")
 
 
 class Page(HTMLParser):
@@ -65,15 +67,17 @@ def test_overload_is_what_all_slots_drawing_heavy_could_not_take() -> None:
 
 
 def test_the_drawing_is_svg_in_the_colours_of_the_page() -> None:
-    wide, narrow = (figures.draw(run(), cascade(), width) for width in (figures.WIDE_IN, figures.NARROW_IN))
+    wide, narrow = (timelines.draw(run(), cascade(), width) for width in (figures.WIDE_IN, figures.NARROW_IN))
     assert wide.startswith("<svg") and wide.endswith("</svg>")
     root = ElementTree.fromstring(wide)
     words = " ".join("".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text"))
-    for word in ("Demand", "prompts/s", "planned for", "threshold", "deadline 5 s", "p50 3.00 s", "p99 6.00 s"):
+    named = ("Latency", "Demand", "planned for", "Waiting", "Workers ready", "Escalation", "threshold", "Mean batch")
+    for word in (*named, "prompts/s", "deadline 5 s", "p50 3.00 s", "p99 6.00 s"):
         assert word in words
     assert "var(--ink" in wide and not any(colour in wide for colour in figures.VARIABLES)
-    ids = [set(re.findall(r'id="([^"]+)"', svg)) for svg in (wide, narrow)]
-    assert not ids[0] & ids[1]
+    drawings = [wide, narrow, *(draw_scores(run(), width) for width in (figures.WIDE_IN, figures.NARROW_IN))]
+    ids = [name for svg in drawings for name in set(re.findall(r'id="([^"]+)"', svg))]
+    assert len(ids) == len(set(ids)), "all four stand on one page"
 
 
 # --- the page --------------------------------------------------------------------------------------------------

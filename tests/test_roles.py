@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.embedded import EmbeddedRedis, version_of
 from shared.errors import SettingsError
+from shared.lookout import Lookout
 from shared.observer import Observer
+from shared.orders import pause
 from tests.conftest import BINARIES, name_of
+from tests.gates import gate
 from tests.helpers import ends, hire, logger, publish
 from tests.processes import service, until, worker
 from tests.servers import folder
@@ -28,7 +32,8 @@ from tests.servers import folder
 PASSWORDS: Final = {user: f"{user}-{'x' * SHORTEST}" for user in USERS}
 KEY = "{d}:"
 EVERYBODY = frozenset(ROLES)
-DOORS_AND_HANDS = frozenset({"publisher", "worker", "agent", "keeper"})
+DOORS = frozenset({"publisher", "gateway"})
+DOORS_AND_HANDS = DOORS | {"worker", "agent", "keeper"}
 
 # Action, the command, and the roles that may. Every key is one that nothing else uses, or of a kind that refuses
 # the command; what counts is whether the server answers NOPERM.
@@ -38,11 +43,13 @@ MATRIX: Final[list[tuple[str, list[str], frozenset[str]]]] = [
     ("read outcomes", ["XRANGE", f"{KEY}done", "-", "+"], EVERYBODY),
     ("read waiting prompts", ["XRANGE", f"{KEY}stage:light:1", "-", "+"], EVERYBODY),
     ("read a prompt's record", ["HGETALL", f"{KEY}prompt:x"], EVERYBODY - {"control"}),
-    ("read a picture", ["GET", f"{KEY}image:x:light"], frozenset({"worker", "keeper", "reader"})),
+    ("read a picture", ["GET", f"{KEY}image:x:light"], frozenset({"worker", "keeper", "reader", "gateway"})),
+    ("follow events", ["XREAD", "STREAMS", f"{KEY}events", "$"], frozenset({"gateway"})),
+    ("give an order", ["HSET", f"{KEY}orders", "x", "x"], frozenset({"gateway"})),
     ("read a worker's standing", ["HGETALL", f"{KEY}worker:x"], EVERYBODY - {"publisher"}),
     ("offer a prompt", ["XADD", f"{KEY}stage:light:1", "*", "prompt", "x"], DOORS_AND_HANDS),
     ("claim a prompt", ["XREADGROUP", "GROUP", "workers", "x", "STREAMS", f"{KEY}stage:light:1", ">"], frozenset({"worker"})),
-    ("take a prompt over", ["XCLAIM", f"{KEY}stage:light:1", "workers", "x", "0", "0-1"], DOORS_AND_HANDS - {"publisher"}),
+    ("take a prompt over", ["XCLAIM", f"{KEY}stage:light:1", "workers", "x", "0", "0-1"], DOORS_AND_HANDS - DOORS),
     ("delete a prompt", ["XDEL", f"{KEY}stage:light:1", "0-1"], DOORS_AND_HANDS),
     ("delete a queue", ["DEL", f"{KEY}stage:light:9"], frozenset({"worker", "agent", "keeper"})),
     ("write an outcome", ["XADD", f"{KEY}done", "*", "id", "x"], DOORS_AND_HANDS),
@@ -220,8 +227,27 @@ def test_what_no_process_does_by_itself_is_permitted_too(guarded: Guarded, admin
     control.release(leader, "me")
     keeper.leave()
     observer = Observer(guarded.broker("reader"))
+    Lookout(guarded.broker("reader")).look()
     observer.totals(), observer.backlog(), observer.workers(), observer.slots(), observer.outcomes()
     observer.open_prompts(1e12), observer.next_due(), observer.plans()
+    assert not refusals(admin)
+
+
+def test_the_gateway_can_do_all_it_needs(guarded: Guarded, admin: Broker) -> None:
+    light = hire(admin)
+    with gate(guarded.settings("gateway", cascade="tiny", deadline_s=20.0)) as made, made.client() as client:
+        first, second = (client.post("/v1/jobs", json={"prompt": "a cat"}).json()["id"] for _ in range(2))
+        assert client.get(f"/v1/jobs/{first}").json()["position"] == 1
+        light.end(light.one())
+        told = client.get(f"/v1/jobs/{first}/events").text
+        assert "settled" in told
+        assert client.get(f"/v1/jobs/{first}/image").content == b"light"
+        assert client.delete(f"/v1/jobs/{second}").status_code == 200
+        assert client.get("/metrics").status_code == 200
+        client.get("/readyz")
+        assert made.desk.broker.order(pause(), "somebody")
+        assert made.desk.observer.deeds(10)
+        time.sleep(1.5)  # the windows look once a second
     assert not refusals(admin)
 
 

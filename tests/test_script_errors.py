@@ -19,7 +19,9 @@ from shared.broker import Broker
 from shared.config import Settings
 from shared.connection import Argument, CommandRefused, Connection
 from shared.embedded import EmbeddedRedis
+from shared.lookup import Lookup
 from shared.observer import Observer
+from shared.orders import pause
 from shared.pictures import RedisPictures
 from tests.conftest import assert_nothing_leaks
 from tests.helpers import ALLOWANCE_S, a_plan, assert_conserved, by_hand, ends, hire, publish, put_plan
@@ -140,6 +142,15 @@ def trimming_pictures(broker: Broker) -> Act:
     return lambda: pictures.expire(lambda _: set())
 
 
+def ordering(broker: Broker) -> Act:
+    return lambda: broker.order(pause(), "ada")
+
+
+def looking(broker: Broker) -> Act:
+    publish(broker)
+    return lambda: Lookup(broker).look("p", place=True)
+
+
 ACTS: dict[str, tuple[str, Callable[[Broker], Act]]] = {
     "publish": ("publish", publishing),
     "claim": ("claim", claiming),
@@ -160,6 +171,8 @@ ACTS: dict[str, tuple[str, Callable[[Broker], Act]]] = {
     "lower the ceiling": ("ceiling", lowering),
     "keep pictures": ("keep", keeping_pictures),
     "trim pictures": ("trim", trimming_pictures),
+    "order": ("order", ordering),
+    "look": ("queue", looking),
 }
 
 

@@ -38,6 +38,7 @@ local function upgrade(record, image, id, how, picture, gpu_s)
   redis.call('HINCRBYFLOAT', KEYS[12], 'wasted_s', gpu_s)
   if how == 'heavy' then
     keep(image, id, picture)
+    redis.call('HSET', record, 'upgraded', '1')
     count('upgraded')
     announce(KEYS[11], 'type', 'upgraded', 'id', id)
   end

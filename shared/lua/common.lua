@@ -77,12 +77,13 @@ local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s, letter)
       outcome[#outcome + 1] = fields[i + 1]
     end
   end
-  redis.call('XADD', keys.done, 'MINID', '~', string.format('%d-0', (now - keep_s) * 1000), '*', unpack(outcome))
+  local entry = redis.call('XADD', keys.done, 'MINID', '~', string.format('%d-0', (now - keep_s) * 1000), '*', unpack(outcome))
   if how == 'failed' or letter then
     for _, part in ipairs(letter or {}) do outcome[#outcome + 1] = part end
     redis.call('XADD', keys.dead, 'MAXLEN', '~', DEAD_KEPT, '*', unpack(outcome))
   end
   announce(keys.events, 'type', 'settled', 'id', id, 'end', how, 'why', why)
-  redis.call('HSET', keys.record, 'state', how, 'why', why, 'finished', seconds(now))
+  redis.call('HSET', keys.record, 'state', how, 'why', why, 'finished', seconds(now),
+    'outcome', entry)
   redis.call('PEXPIRE', keys.record, ttl_ms)
 end

@@ -5,10 +5,19 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if tonumber(redis.call('HGET', KEYS[2], 'version') or 0) >= tonumber(ARGV[2]) then return -1 end
 expect({[KEYS[3]] = 'stream', [KEYS[4]] = 'stream', [KEYS[5]] = 'hash'})
+-- Slots that change their stage, for the people who watch a fleet flap.
+local known, switched = redis.call('HGETALL', KEYS[2]), 0
+local assigned = {}
+for i = 1, #known, 2 do assigned[known[i]] = known[i + 1] end
+for i = 5, #ARGV, 2 do
+  local was = string.find(ARGV[i], '^slot:') and assigned[ARGV[i]]
+  if was and was ~= ARGV[i + 1] then switched = switched + 1 end
+end
 -- A harmless first write: past it, a server at its memory limit lets the script finish.
 redis.call('PERSIST', KEYS[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', PLANS_KEPT, '*', 'view', ARGV[3], unpack(ARGV, 5))
 redis.call('HINCRBY', KEYS[5], 'plans', 1)
+if switched > 0 then redis.call('HINCRBY', KEYS[5], 'switched', switched) end
 announce(KEYS[4], 'type', 'plan', 'version', ARGV[2])
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], unpack(ARGV, 5))

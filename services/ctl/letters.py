@@ -1,29 +1,21 @@
-"""What people ask of a running deployment.
-
-    python -m services.ctl cancel ID
-    python -m services.ctl deadletters list | show ID | retry ID | purge
-
-`retry` publishes a new prompt that names the failed one in `retry_of`. Ids that nobody knows end with exit code 2.
-"""
+"""`deadletters list | show ID | retry ID | purge`: the prompts that failed."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.ctl.command import Action, Commands, add_command, at
 from shared.broker import Broker
 from shared.catalog import load_cascade
-from shared.config import Settings, load, parser
 from shared.errors import CascadeError
 from shared.letters import Letter, find_letter, letters
 from shared.observer import Observer
-from shared.process import guarded
 
 PROMPT_WIDTH: Final = 60
 
@@ -34,7 +26,7 @@ def list_letters(broker: Broker, _given: argparse.Namespace, console: Console) -
     found = letters(Observer(broker))
     for letter in found:
         reason = letter.reason.split("\n")[0]
-        row = [letter.id, _at(letter.finished), letter.why, reason, letter.node, str(letter.attempts)]
+        row = [letter.id, at(letter.finished), letter.why, reason, letter.node, str(letter.attempts)]
         table.add_row(*map(Text, [*row, letter.prompt[:PROMPT_WIDTH]]))
     console.print(table if found else "no dead letters")
 
@@ -52,7 +44,7 @@ def show_letter(broker: Broker, given: argparse.Namespace, console: Console) -> 
         for visit in letter.visits:
             seconds = f"{visit.finished - visit.started:.3f}"
             score = "" if visit.score is None else f"{visit.score:.4f}"
-            row = [visit.stage, str(visit.worker), _at(visit.started), seconds, str(visit.batch), score]
+            row = [visit.stage, str(visit.worker), at(visit.started), seconds, str(visit.batch), score]
             history.add_row(*map(Text, row))
         console.print(history)
     if letter.traceback:
@@ -60,14 +52,17 @@ def show_letter(broker: Broker, given: argparse.Namespace, console: Console) -> 
 
 
 def retry_letter(broker: Broker, given: argparse.Namespace, console: Console) -> None:
-    """Publish a failed prompt again, under a new id; the letter stays, and a second retry of it is the same prompt."""
+    """Publish a failed prompt again, under a new id that names it in `retry_of`.
+
+    The letter stays, and a second retry of it is the same prompt.
+    """
     settings = broker.settings
     letter = find_letter(Observer(broker), given.id)
     again = letter.again(settings.deadline_s or load_cascade(settings.cascade).deadline_s)
     (receipt,) = broker.publish([again])
     if receipt.status == "refused":
         raise CascadeError(f"{given.id} was refused at the door; try again in {receipt.retry_after_s:.1f} s")
-    said = f"due {_at(receipt.deadline)}" if receipt.status == "published" else f"known already: {receipt.state}"
+    said = f"due {at(receipt.deadline)}" if receipt.status == "published" else f"known already: {receipt.state}"
     console.print(Text(f"{letter.id} is published again as {receipt.id}, {said}"), soft_wrap=True)
 
 
@@ -75,17 +70,6 @@ def purge_letters(broker: Broker, _given: argparse.Namespace, console: Console) 
     """Throw all dead letters away."""
     console.print(f"{broker.purge_letters()} dead letters thrown away")
 
-
-def cancel(broker: Broker, given: argparse.Namespace, console: Console) -> None:
-    """End an open prompt: a queued one at once; of one that is being drawn the result is void at once."""
-    done = broker.cancel(given.id)
-    if not done.done:
-        known = "nobody knows such a prompt" if done.state == "unknown" else f"it has ended already: {done.state}"
-        raise CascadeError(f"{given.id} was not cancelled: {known}")
-    console.print(Text(f"{given.id} is cancelled"))
-
-
-Action = Callable[[Broker, argparse.Namespace, Console], None]
 
 LETTERS: Final[Mapping[str, Action]] = {
     "list": list_letters,
@@ -95,63 +79,20 @@ LETTERS: Final[Mapping[str, Action]] = {
 }
 
 
-def _add_deadletters(commands: Any) -> None:
+def add(commands: Commands) -> None:
+    """Add `deadletters` and its verbs."""
     made = commands.add_parser("deadletters", help="prompts that failed: list | show ID | retry ID | purge")
     verbs = made.add_subparsers(dest="verb", required=True, metavar="verb")
     for name, action in LETTERS.items():
-        verb = verbs.add_parser(name, help=(action.__doc__ or "").strip())
+        verb = add_command(verbs, name, action)
         if name in ("show", "retry"):
             verb.add_argument("id", help="the prompt's id")
-        verb.set_defaults(action=action)
-
-
-def _add_cancel(commands: Any) -> None:
-    made = commands.add_parser("cancel", help=(cancel.__doc__ or "").strip())
-    made.add_argument("id", help="the prompt's id")
-    made.set_defaults(action=cancel)
-
-
-# Each adds its subcommand, whose parser sets `action`.
-COMMANDS: Final[tuple[Callable[[Any], None], ...]] = (
-    _add_cancel,
-    _add_deadletters,
-)
-
-
-def options() -> argparse.ArgumentParser:
-    """The command line."""
-    made = parser(__doc__ or "", ["redis_url", "deployment", "cascade", "deadline_s"])
-    commands = made.add_subparsers(dest="command", required=True, metavar="command")
-    for add in COMMANDS:
-        add(commands)
-    return made
 
 
 def _about(letter: Letter) -> dict[str, str]:
     shown = {"id": letter.id, "prompt": letter.prompt, "why": letter.why, "reason": letter.reason}
-    shown |= {"failed at": _at(letter.finished), "node": letter.node, "worker": letter.worker}
+    shown |= {"failed at": at(letter.finished), "node": letter.node, "worker": letter.worker}
     shown |= {"attempts": str(letter.attempts or ""), "allowance_s": f"{letter.allowance_s:.3f}"}
     for name in (b"seed", b"route", b"priority", b"retry_of"):
         shown[name.decode()] = letter.fields.get(name, b"").decode(errors="replace")
     return shown
-
-
-def _at(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return "?"
-
-
-def main() -> int:
-    """Do one thing and end."""
-    given = options().parse_args()
-    settings: Settings = load(given)
-    broker = Broker(settings)
-    broker.check()
-    given.action(broker, given, Console())
-    return 0
-
-
-if __name__ == "__main__":
-    guarded(main)

@@ -1,0 +1,125 @@
+"""`make serve`: the whole cascade behind HTTP on this machine, until Ctrl-C.
+
+Redis ── supervisord (control, keeper, agent, workers, gateway) ── http://127.0.0.1:8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from deploy.demo import slots_that_fit
+from deploy.results import end_on_sigterm
+from deploy.runner import PATIENCE_S, Deployment, Run, deployment
+from shared.config import Settings
+from shared.errors import CascadeError
+from shared.process import guarded
+
+LOOK_S: Final = 0.2
+_HELLO: Final = """\
+[bold]{url}[/bold] answers: the dashboard there, pictures like this:
+
+    curl {url}/v1/images/generations -H 'Content-Type: application/json' \\
+      -d '{{"prompt": "a big red circle on white"}}' | python3 -c 'import base64, json, sys; \\
+      open("picture.webp", "wb").write(base64.b64decode(json.load(sys.stdin)["data"][0]["b64_json"]))'
+
+Logs are in {logs}; Ctrl-C ends it.
+"""
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM."""
+    given = _arguments()
+    end_on_sigterm()
+    console = Console()
+    slots = given.slots or (1 if given.backend == "sleeping" else slots_that_fit())
+    settings = Settings(
+        cascade=given.cascade,
+        backend=given.backend,
+        slots=slots,
+        policy=given.policy,
+        node="serve",
+        deployment="serve",
+        http_host=given.host,
+        http_port=given.port,
+        http_keys=given.keys and given.keys.resolve(),
+    )
+    check_free(settings)
+    folder = given.out or Path("logs") / time.strftime("serve-%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    console.print(
+        f"starting Redis, planner, keeper, gateway and {slots} slots of {settings.cascade} ...", highlight=False
+    )
+    with deployment(Run(folder, settings, folder, nice=5, gateway=True)) as running:
+        url = address(settings)
+        wait_ready(running, url)
+        console.print(_HELLO.format(url=url, logs=running.settings.log_dir), highlight=False)
+        while True:
+            running.supervisord.check()
+            time.sleep(1.0)
+
+
+def address(settings: Settings) -> str:
+    """Where a browser on this machine finds the gateway."""
+    host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "::") else settings.http_host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
+
+
+def check_free(settings: Settings) -> None:
+    """Raise CascadeError where somebody else listens on the port."""
+    try:
+        with socket.create_server((settings.http_host, settings.http_port)):
+            pass
+    except OSError as wrong:
+        raise CascadeError(
+            f"{settings.http_host}:{settings.http_port} cannot be had ({wrong.strerror}): choose another with PORT=8001"
+        ) from None
+
+
+def wait_ready(running: Deployment, url: str) -> None:
+    """Wait until a picture can be drawn; raises CascadeError with what is missing."""
+    end = time.monotonic() + PATIENCE_S
+    while missing := lacking(url):
+        running.supervisord.check()
+        for worker in running.observer.workers():
+            if worker.get("error") and worker.get("ready") != "1":
+                raise CascadeError(f"the {worker['stage']} model does not load: {worker['error']}")
+        if time.monotonic() > end:
+            raise CascadeError(f"not ready: {missing}; see {running.settings.log_dir}")
+        time.sleep(LOOK_S)
+
+
+def lacking(url: str) -> str:
+    """What the gateway says is missing; nothing where a picture can be drawn."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            return ""
+    except urllib.error.HTTPError as wrong:
+        return "; ".join(json.loads(wrong.read())["missing"])
+    except OSError as wrong:
+        return f"the gateway does not answer ({wrong})"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; beyond this machine it wants --keys")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--keys", type=Path, help="file with API keys (python -m services.ctl key add NAME)")
+    parser.add_argument("--cascade", default="tiny")
+    parser.add_argument("--backend", default="diffusers", choices=["diffusers", "sleeping"])
+    parser.add_argument("--policy", default="quality")
+    parser.add_argument("--slots", type=int, help="slots that draw; default: as many as memory allows, at most 4")
+    parser.add_argument("--out", type=Path, help="folder of the logs; default: logs/serve-<time>")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,33 @@
+"""What the subcommands share: their shape, and how times are shown."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+
+from shared.broker import Broker
+
+# What a subcommand does; its parser sets it as `action`, and `offline=True` where it needs no Redis.
+Action = Callable[[Broker, argparse.Namespace, Console], None]
+# The subparsers of the command line, which argparse has no public name for.
+Commands = Any
+
+
+def add_command(commands: Commands, name: str, action: Action) -> argparse.ArgumentParser:
+    """A subcommand whose help is its action's docstring; the caller adds its arguments."""
+    text = (action.__doc__ or "").strip()
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text.split("\n")[0], description=text)
+    made.set_defaults(action=action)
+    return made
+
+
+def at(seconds: float) -> str:
+    """A time of the server's clock as people read it."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return "?"

@@ -1,0 +1,30 @@
+"""Pictures in other encodings than the one that they were drawn in."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Final, Literal
+
+from PIL import Image
+
+PictureFormat = Literal["webp", "png", "jpeg"]
+QUALITY: Final = 92  # of a JPEG, where nobody asks for another
+
+
+async def converted(webp: bytes, form: PictureFormat, compression: int | None = None) -> bytes:
+    """A picture as it was drawn, in another encoding, with its description; `compression`: quality in percent.
+
+    Raises OSError for what is no picture.
+    """
+    if form == "webp" and compression is None:
+        return webp
+    return await asyncio.to_thread(_encoded, webp, form, compression)
+
+
+def _encoded(webp: bytes, form: PictureFormat, compression: int | None) -> bytes:
+    drawn = Image.open(io.BytesIO(webp))
+    quality = {} if form == "png" else {"quality": QUALITY if compression is None else compression}
+    buffer = io.BytesIO()
+    drawn.convert("RGB").save(buffer, form.upper(), exif=drawn.getexif(), **quality)
+    return buffer.getvalue()
