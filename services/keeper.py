@@ -24,6 +24,7 @@ from shared.process import Stop, guarded, parting, patiently
 SHORTEST_LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 0.2  # a prompt may be published with very little time
 SWEEP_S: Final = 30.0  # between two sweeps of the names of dead workers
+EXPIRE_S: Final = 1.0  # between two looks whether pictures are too old or too many
 TAKE_BACK_S: Final = 0.3  # at most, between two looks for workers whose lease has run out
 LOOKS_IN_WAITING: Final = 8  # a lease, of a keeper that waits to take over
 
@@ -42,7 +43,9 @@ class Keeper:
         self._light_s = self._alone_s = light_s
         self._next_reclaim = 0.0
         self._next_sweep = 0.0
+        self._next_expiry = 0.0
         self._spared_until = 0.0
+        self._any_open = True
 
     def check(self) -> None:
         """Raise ServerUnfit when this Redis cannot carry the keeper."""
@@ -67,6 +70,7 @@ class Keeper:
             self._next_reclaim = 0.0
             return self._settings.lease_s / LOOKS_IN_WAITING
         first = self._observer.next_due()
+        self._any_open = first is not None
         return LONGEST_LOOK_S if first is None else self._look(first)
 
     def _look(self, first: float) -> float:
@@ -96,7 +100,13 @@ class Keeper:
 
     def _recover(self) -> None:
         """Take back and estimate; what Redis refuses of either must not cost open prompts their deadline."""
-        for part in (self._take_back, self._estimate, self._expire_pictures):
+        parts = [self._take_back]
+        if self._any_open:
+            parts.append(self._estimate)
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + EXPIRE_S
+            parts.append(self._expire_pictures)
+        for part in parts:
             try:
                 part()
             except CommandRefused as wrong:

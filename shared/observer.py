@@ -74,20 +74,24 @@ class Observer:
             found[stage] = Backlog(waiting, running)
         return found
 
-    def workers(self, node: str = "") -> list[dict[str, str]]:
-        """What every live worker says of itself; its name is in the group, its key is its lease.
+    def workers(self) -> list[dict[str, str]]:
+        """What every live worker says of itself; its name is in the group, its key is its lease."""
+        return self.about(self.worker_names())
 
-        `node`: those of one node only.
-        """
-        prefix = f"{node}-".encode() if node else b""
+    def about(self, names: Iterable[str]) -> list[dict[str, str]]:
+        """What those of these workers that live say of themselves."""
+        return self._hashes(self.keys.worker(name) for name in names)
+
+    def worker_names(self) -> list[str]:
+        """The workers that a group knows, those that died not long ago among them."""
         names: list[bytes] = []
         for stage in STAGES:
             try:
                 rows = self._client.xinfo_consumers(self.keys.streams[stage][NORMAL], GROUP)
             except CommandRefused:  # the group is gone; whoever claims next makes it again
                 continue
-            names += [row["name"] for row in rows if row["name"].startswith(prefix)]
-        return self._hashes(self.keys.worker(name.decode()) for name in names)
+            names += [row["name"] for row in rows]
+        return [name.decode() for name in names if name.decode() not in (RETURNED, SUSPECT)]
 
     def ceilings(self, models: Mapping[Stage, str], gpus: Iterable[str]) -> dict[Stage, dict[str, int]]:
         """The most prompts of a batch by stage and GPU type, where a larger one did not fit the memory."""

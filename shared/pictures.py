@@ -23,6 +23,7 @@ from shared.schema import Stage
 MIB: Final = 2**20
 DEFAULT_BUDGET: Final = 256 * MIB  # where the server has no limit to take a share of
 BUDGET_SHARE: Final = 4  # of `maxmemory`: one part in so many
+LIMIT_S: Final = 5.0  # between two questions for `maxmemory`
 AT_ONCE: Final = 500
 LONGEST_NAME: Final = 200  # of a file, before its ending
 SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
@@ -65,6 +66,8 @@ class RedisPictures:
         self._keys = connection.keys
         self._client: Any = connection.client
         self._ttl_s = connection.settings.picture_ttl_s
+        self._limit = 0
+        self._next_limit = 0.0
 
     def put(self, pictures: Mapping[Place, bytes]) -> None:
         """See Pictures."""
@@ -107,8 +110,10 @@ class RedisPictures:
         given = self._connection.settings.picture_budget_mib
         if given is not None:
             return int(given * MIB)
-        limit = int(self._client.info("memory").get("maxmemory", 0))
-        return limit // BUDGET_SHARE or DEFAULT_BUDGET
+        if time.monotonic() >= self._next_limit:
+            self._limit = int(self._client.info("memory").get("maxmemory", 0))
+            self._next_limit = time.monotonic() + LIMIT_S
+        return self._limit // BUDGET_SHARE or DEFAULT_BUDGET
 
     def _images(self, places: Iterable[Place]) -> list[str]:
         return [self._keys.image(prompt_id, stage) for prompt_id, stage in places]

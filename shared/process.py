@@ -58,15 +58,23 @@ class Stop:
         self._event.set()
 
 
-def patiently(step: Callable[[], float], stop: Stop, logger: Logger, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
+def patiently(
+    step: Callable[[], float],
+    stop: Stop,
+    logger: Logger,
+    longest_pause_s: float = LONGEST_PAUSE_S,
+    sleep: Callable[[float], None] | None = None,
+) -> None:
     """Call `step` again and again, sleeping the seconds it returns; wait with jitter while Redis is away.
 
     A command that Redis refuses (out of memory, a key of another type) is said and tried again likewise.
+    `sleep`: another way to pass these seconds than to wait for `stop`.
     """
     pause_s = 0.1
+    sleep = sleep or stop.sleep
     while not stop:
         try:
-            stop.sleep(step())
+            sleep(step())
             pause_s = 0.1
         except (*Unreachable, CommandRefused) as wrong:
             event = "redis is away" if isinstance(wrong, Unreachable) else "redis refused a command"

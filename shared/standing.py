@@ -84,18 +84,28 @@ class Standing(Connection):
         return self._take_back(stage, consumer, slot_key, sure=True)
 
     def _consumers(self, stage: Stage, sweep: bool) -> list[str]:
-        found: dict[str, None] = {}
+        """Those that hold something; with `sweep` also those that the groups merely know."""
+        pipe = self.client.pipeline(transaction=False)
         for stream in self.keys.streams[stage]:
-            try:
-                rows = cast(list[Mapping[str, Any]], self.client.xinfo_consumers(stream, GROUP))
-            except CommandRefused as gone:
-                if "NOGROUP" in str(gone) or "no such key" in str(gone):
-                    self.ensure_groups()
-                elif "WRONGTYPE" not in str(gone):  # what sits there holds nobody's prompts
-                    raise
+            if sweep:
+                pipe.xinfo_consumers(stream, GROUP)
+            else:
+                pipe.xpending(stream, GROUP)
+        found: dict[str, None] = {}
+        for reply in pipe.execute(raise_on_error=False):
+            if isinstance(reply, CommandRefused):
+                self._mend(reply)
                 continue
-            found |= {cast(bytes, row["name"]).decode(): None for row in rows if row["pending"] or sweep}
+            rows: Any = reply if sweep else reply["consumers"]
+            found |= {cast(bytes, row["name"]).decode(): None for row in rows}
         return [name for name in found if name not in (RETURNED, SUSPECT)]
+
+    def _mend(self, refused: Exception) -> None:
+        """Make groups that are gone again; raises what cannot be mended."""
+        if "NOGROUP" in str(refused) or "no such key" in str(refused):
+            self.ensure_groups()
+        elif "WRONGTYPE" not in str(refused):  # what sits there holds nobody's prompts
+            raise refused
 
     def _without_lease(self, consumers: Sequence[str]) -> list[str]:
         """Those whose key is gone; the script asks again."""
