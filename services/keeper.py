@@ -27,6 +27,9 @@ SWEEP_S: Final = 30.0  # between two sweeps of the names of dead workers
 EXPIRE_S: Final = 1.0  # between two looks whether pictures are too old or too many
 TAKE_BACK_S: Final = 0.3  # at most, between two looks for workers whose lease has run out
 LOOKS_IN_WAITING: Final = 8  # a lease, of a keeper that waits to take over
+# Of a lease: a worker with prompts beats every quarter of it. One that missed a beat may be dead, and at the last
+# moment a light picture too many costs less than none.
+SILENT: Final = 0.375
 
 
 class Keeper:
@@ -143,7 +146,8 @@ class Keeper:
             case "drop":
                 self._end(prompt, "dropped")
             case "to_light":
-                self._broker.move_to_light(prompt.id, prompt.priority, prompt.entry_id)
+                silent_s = SILENT * self._settings.lease_s
+                self._broker.move_to_light(prompt.id, prompt.priority, prompt.entry_id, silent_s=silent_s)
             case "wait":
                 pass
 

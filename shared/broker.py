@@ -189,11 +189,20 @@ class Broker(Admission):
         """Forget pictures that are too old or exceed the budget, but none of an open prompt; returns how many."""
         return self.pictures.expire(lambda ids: {each for each, state in self.states(ids).items() if state == "open"})
 
-    def move_to_light(self, prompt_id: str, priority: int, entry_id: str) -> bool:
-        """Move a prompt that waits for heavy, without a picture, to the light stage."""
+    def move_to_light(self, prompt_id: str, priority: int, entry_id: str, *, silent_s: float | None = None) -> bool:
+        """Move a prompt without a picture from the heavy stage to the light one, if nobody draws it.
+
+        `silent_s`: also from a worker whose lease was not renewed for so long; it may be dead, and what it still
+        brings is refused.
+        """
         streams = self.keys.streams
         keys = [streams["heavy"][priority], self.keys.prompt(prompt_id), streams["light"][priority]]
-        return bool(self.run("move", [*keys, self.keys.wake["light"]], [entry_id, prompt_id]))
+        keys.append(self.keys.wake["light"])
+        reply = self.run("move", keys, [entry_id, prompt_id])
+        if isinstance(reply, bytes) and silent_s is not None:
+            keys.append(self.keys.worker(reply.decode()))
+            reply = self.run("move", keys, [entry_id, prompt_id, reply, self._lease_ms - int(silent_s * 1000)])
+        return bool(reply == 1)
 
 
 def _id_or_none(raw: Mapping[bytes, bytes]) -> str:

@@ -106,6 +106,27 @@ def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadl
     assert ends(broker) == {"p": ("heavy", "heavy")}
 
 
+def test_a_prompt_of_a_worker_gone_silent_moves_to_light_at_the_last_moment_without_waiting_for_its_lease(
+    broker: Broker,
+) -> None:
+    publish(broker, allowance_s=30.0, route="heavy")
+    heavy, light = hire(broker, "heavy"), hire(broker)
+    entry = heavy.one()
+    heavy.beat(entry)
+    # Such a worker would have renewed its lease of a minute after 15 s.
+    keeper = keeper_of(broker, margin_s=60.0, lease_s=60.0)
+    broker.client.pexpire(broker.keys.worker(heavy.name), 55_000)
+    keeper.step()
+    assert not light.take(), "it may be drawing"
+    broker.client.pexpire(broker.keys.worker(heavy.name), 30_000)
+    keeper.step()
+    moved = light.one()
+    assert heavy.end(entry, why="heavy") == 0, "whoever was silent settles nothing more"
+    assert light.end(moved, why="light_only") == 1
+    assert ends(broker) == {"p": ("light", "light_only")}
+    assert not heavy.take()
+
+
 @pytest.mark.parametrize("route", ["cascade", "heavy"])
 @pytest.mark.parametrize("running", [False, True])
 def test_without_a_picture_a_prompt_is_dropped_at_its_deadline_and_not_before(
