@@ -22,6 +22,7 @@ from shared.cascade import (
     decide,
     door_wait_s,
     hopeless,
+    lets_go,
     light_time_s,
     recorded_score,
     routes_heavy,
@@ -136,7 +137,13 @@ class Deployment:
         queue.take(taken, worker)
         now = self._clock.now
         alone_s = self._services_s(queue.stage, worker.gpu, 1)[0]
-        live = [prompt for prompt in taken if not hopeless(prompt.deadline, now, alone_s)]
+        batch = sum(not hopeless(prompt.deadline, now, alone_s) for prompt in taken)
+        service_s, margin_s = self._services_s(queue.stage, worker.gpu, max(1, batch)), self._scenario.margin_s
+        live = [
+            prompt
+            for prompt in taken
+            if not lets_go(queue.stage, prompt.has_light, prompt.deadline, now, service_s, margin_s)
+        ]
         for prompt in taken:
             if prompt not in live:
                 self._let_go(prompt)

@@ -20,7 +20,7 @@ from services.lease import Lease
 from services.studio import Studio, scored
 from services.watchdog import Watchdog
 from shared.broker import Broker
-from shared.cascade import decide, hopeless
+from shared.cascade import decide, hopeless, lets_go
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
 from shared.connection import BLOCK_S, CommandRefused
@@ -59,6 +59,7 @@ class Worker:
         self._unknown: set[bytes] = {RETRY_OF}
         self._studio = Studio(settings, stage, cascade, backend, self._broker, logger, watchdog)
         self._allowance_s = settings.deadline_s or cascade.deadline_s
+        self._margin_s = settings.margin_s
 
     def step(self) -> float:
         """One turn: returns the seconds to sleep before the next."""
@@ -126,19 +127,28 @@ class Worker:
         entries = [known for entry in claim.entries if (known := self._known(entry)) is not None]
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
-        alone_s = self._studio.alone_s()
-        late: list[Entry] = []
-        live: list[Entry] = []
-        for entry in entries:
-            (late if hopeless(entry.job.deadline, claim.now, alone_s) else live).append(entry)
+        late, live = self._parted(entries, claim.now)
         if not live:
             self._studio.forget()
         try:
+            self._let_go(late)  # first: light may still draw them
             if live:
                 self._draw(live, plan, claim.next_waiting, offset_s)
-            self._let_go(late)
         finally:
             self._lease.carry(())
+
+    def _parted(self, entries: Sequence[Entry], now: float) -> tuple[list[Entry], list[Entry]]:
+        """Those that are let go, and those that are drawn."""
+        alone_s = self._studio.alone_s()
+        batch = sum(not hopeless(entry.job.deadline, now, alone_s) for entry in entries)
+        service_s = self._studio.service_s(max(1, batch))
+        late: list[Entry] = []
+        live: list[Entry] = []
+        for entry in entries:
+            has_light = entry.job.light_visit is not None
+            gone = lets_go(self._stage, has_light, entry.job.deadline, now, service_s, self._margin_s)
+            (late if gone else live).append(entry)
+        return late, live
 
     def _known(self, entry: Entry) -> Entry | None:
         """The entry with what a hand-written one lacks; None where Redis refuses it for now."""
@@ -157,6 +167,8 @@ class Worker:
 
     def _let_go(self, late: Sequence[Entry]) -> None:
         """End what can no longer be drawn in time: a light picture is kept, a prompt without one makes room."""
+        if not late:
+            return
         straight = [entry for entry in late if self._stage == "heavy" and not entry.job.light_visit]
         if straight:  # the light stage may still draw these
             self._broker.hand_back(self._stage, self._lease.consumer, straight)
@@ -193,12 +205,10 @@ class Worker:
         """A batch that does not fit the memory, in halves; no batch of this model will be larger on such a GPU."""
         half = len(entries) // 2
         self._studio.lower_ceiling(half)
-        alone_s = self._studio.alone_s()
         for place in range(0, len(entries), half):
-            part = entries[place : place + half]
-            late = [entry for entry in part if hopeless(entry.job.deadline, time.time() + offset_s, alone_s)]
+            late, live = self._parted(entries[place : place + half], time.time() + offset_s)
             self._let_go(late)
-            if live := [entry for entry in part if entry not in late]:
+            if live:
                 self._draw(live, plan, waiting, offset_s)
 
     def _hop(

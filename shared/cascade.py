@@ -146,6 +146,19 @@ def hopeless(deadline: float, now: float, service_s: float) -> bool:
     return now + service_s > deadline
 
 
+def lets_go(
+    stage: Stage, has_light: bool, deadline: float, now: float, service_s: Sequence[float], margin_s: float
+) -> bool:
+    """Whether a worker lets a prompt go that it has claimed, instead of drawing it.
+
+    `service_s[n - 1]`: seconds for a batch of n, up to the batch as claimed. One that can't be drawn in time even
+    alone; and one without a picture that heavy would draw with less than `margin_s` to spare, while light still can.
+    """
+    if hopeless(deadline, now, service_s[0]):
+        return True
+    return stage == "heavy" and not has_light and hopeless(deadline, now, service_s[-1] + margin_s)
+
+
 def wait_s(stage: Stage, ahead: float, plan: Plan) -> float:
     """Seconds until a stage has drawn one more prompt while so many stand before it; infinite without workers."""
     throughput = plan.throughput(stage)

@@ -16,10 +16,12 @@ from shared.cascade import (
     draw_lot,
     heavy_time_s,
     hopeless,
+    lets_go,
     light_wait_s,
     looks_weak,
     verdict,
 )
+from shared.schema import Stage
 from tests.helpers import a_plan
 
 IDS = [f"id-{number}" for number in range(2_000)]
@@ -145,3 +147,20 @@ def test_a_batch_is_never_larger_than_asked_or_than_its_members_can_bear(
     assert all(100.0 + SERVICE[len(drawn) - 1] <= item.deadline for item in drawn)
     assert take.count or not queue or take.ask_again_s > 0, "whoever waits is told for how long"
     assert take.ask_again_s <= hold_s + 1e-9
+
+
+LETTING_GO: list[tuple[str, Stage, bool, float, bool]] = [
+    ("drawn where it is in time", "heavy", True, 3.0, False),
+    ("light has no other way out", "light", False, 1.9, False),
+    ("nobody can draw it in time, not even alone", "light", False, 0.9, True),
+    ("a picture to fall back on bears the risk", "heavy", True, 2.1, False),
+    ("without one, heavy must be sure", "heavy", False, 2.1, True),
+    ("and is", "heavy", False, 2.6, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("why", "stage", "has_light", "left_s", "goes"), LETTING_GO, ids=[row[0] for row in LETTING_GO]
+)
+def test_what_a_worker_lets_go(why: str, stage: Stage, has_light: bool, left_s: float, goes: bool) -> None:
+    assert lets_go(stage, has_light, 100.0 + left_s, 100.0, [1.0, 2.0], 0.5) is goes, why

@@ -14,7 +14,7 @@ from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.embedded import EmbeddedRedis
 from shared.observer import Observer
-from tests.easel import Easel, plan_for, working
+from tests.easel import CASCADE, Easel, plan_for, working
 from tests.helpers import by_hand, ends, hire, holders, outcomes, publish, spoilt, totals
 
 
@@ -54,6 +54,21 @@ def test_hopeless_prompts_are_let_go_and_not_drawn(broker: Broker, observer: Obs
         worker.step()
     assert not easel.batches
     assert ends(broker)["straight"] == ("dropped", "deadline")
+
+
+def test_light_may_draw_what_heavy_lets_go_before_heavy_draws_the_rest(broker: Broker) -> None:
+    broker.settings = broker.settings.model_copy(update={"margin_s": 20.0})
+    plan_for(broker, "heavy")
+    publish(broker, "late", allowance_s=CASCADE.service_s("heavy", 1) * 0.9, route="heavy")
+    publish(broker, "tight", allowance_s=CASCADE.service_s("heavy", 2) + 10.0, route="heavy")
+    publish(broker, "good", allowance_s=60.0, route="heavy")
+    light, easel = hire(broker), Easel("heavy")
+    moved: list[str] = []
+    easel.before = lambda: moved.extend(entry.job.id for entry in light.take(4))
+    with working(broker, easel) as worker:
+        worker.step()
+    assert sorted(moved) == ["late", "tight"], "one is hopeless, of the other heavy is not sure enough"
+    assert easel.batches == [["good"]]
 
 
 def test_malformed_entries_do_not_stop_a_worker_and_entries_by_hand_are_served(broker: Broker) -> None:
