@@ -6,6 +6,7 @@ the answer. One keeper acts; others wait to take over.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from logging import Logger
@@ -23,6 +24,9 @@ from shared.process import Stop, guarded, parting, patiently
 
 SHORTEST_LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 0.2  # a prompt may be published with very little time
+# On a crowded machine the keeper itself comes late: it settles earlier by as much as it lately was, up to this.
+LATEST_S: Final = 0.5
+FORGIVEN: Final = 0.98  # of that, a look
 SWEEP_S: Final = 30.0  # between two sweeps of the names of dead workers
 EXPIRE_S: Final = 1.0  # between two looks whether pictures are too old or too many
 TAKE_BACK_S: Final = 0.3  # at most, between two looks for workers whose lease has run out
@@ -49,6 +53,8 @@ class Keeper:
         self._next_expiry = 0.0
         self._spared_until = 0.0
         self._any_open = True
+        self._planned = math.inf
+        self._late_s = 0.0
 
     def check(self) -> None:
         """Raise ServerUnfit when this Redis cannot carry the keeper."""
@@ -56,12 +62,16 @@ class Keeper:
 
     def step(self) -> float:
         """One look; returns the seconds until the next."""
+        self._late_s = min(LATEST_S, max(time.monotonic() - self._planned, self._late_s * FORGIVEN))
         try:
-            return self._turn()
+            pause_s = self._turn()
         except Unreachable:
             # No worker could renew its lease meanwhile: those that live do so in a moment.
             self._spared_until = time.monotonic() + self._settings.lease_s / 2
+            self._planned = math.inf
             raise
+        self._planned = time.monotonic() + pause_s
+        return pause_s
 
     def _turn(self) -> float:
         if time.monotonic() >= self._next_reclaim:
@@ -76,9 +86,12 @@ class Keeper:
         self._any_open = first is not None
         return LONGEST_LOOK_S if first is None else self._look(first)
 
+    def _margin_s(self) -> float:
+        return self._settings.margin_s + self._late_s
+
     def _look(self, first: float) -> float:
         """Settle what is due; returns the seconds until a verdict can change."""
-        now, early_s = self._broker.now(), self._settings.margin_s + self._light_s
+        now, early_s = self._broker.now(), self._margin_s() + self._light_s
         changes = first - early_s
         if changes <= now:
             prompts = self._observer.open_prompts(now + early_s + LONGEST_LOOK_S)
@@ -94,8 +107,8 @@ class Keeper:
     def _changes(self, prompt: OpenPrompt) -> float:
         """When the verdict on a prompt that waits changes."""
         if prompt.has_light:
-            return prompt.deadline - self._settings.margin_s
-        return prompt.deadline - (self._settings.margin_s + self._light_s if prompt.stage == "heavy" else 0.0)
+            return prompt.deadline - self._margin_s()
+        return prompt.deadline - (self._margin_s() + self._light_s if prompt.stage == "heavy" else 0.0)
 
     def leave(self) -> None:
         """Let another keeper act at once."""
@@ -139,7 +152,7 @@ class Keeper:
 
     def _look_after(self, prompt: OpenPrompt, now: float) -> None:
         time_left_s = prompt.deadline - now
-        margin_s = self._settings.margin_s
+        margin_s = self._margin_s()
         match verdict(prompt.stage, prompt.has_light, time_left_s, self._light_s, margin_s, self._alone_s):
             case "keep_light":
                 self._end(prompt, "light")

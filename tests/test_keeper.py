@@ -46,6 +46,19 @@ def test_an_escalated_prompt_ends_light_before_its_deadline_passes(
     assert not heavy.take()
 
 
+def test_a_keeper_that_comes_late_settles_as_much_earlier(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(broker, allowance_s=20.4)
+    light = hire(broker)
+    light.escalate(light.one())
+    keeper = keeper_of(broker, margin_s=20.0)
+    keeper.step()
+    assert not ends(broker)
+    punctual = time.monotonic
+    monkeypatch.setattr("services.keeper.time.monotonic", lambda: punctual() + 10.0)  # as if it had not been let run
+    keeper.step()
+    assert ends(broker) == {"p": ("light", "deadline")}
+
+
 def test_what_has_time_left_is_left_alone(broker: Broker, keeper: Keeper) -> None:
     publish(broker, "p", allowance_s=20.0)
     publish(broker, "h", allowance_s=20.0, route="heavy")
