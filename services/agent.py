@@ -20,11 +20,12 @@ from supervisor.xmlrpc import SupervisorTransport
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
+from shared.connection import CommandRefused
 from shared.incarnation import Deaths
 from shared.log import configure
-from shared.observer import Observer
+from shared.observer import Observer, knows_its_place
 from shared.plans import Plan, Slot
-from shared.process import Stop, guarded, patiently
+from shared.process import Stop, guarded, patiently, until_done
 from shared.schema import STAGES, Stage, node_of
 
 PERIOD_S: Final = 1.0
@@ -149,20 +150,31 @@ class Agent:
         for gone in self._known.keys() - names:
             self._deaths.forget(self._known.pop(gone)["process"])
         for about in self._observer.about(names - self._known.keys()):
-            if about.get("process"):
+            if about.get("process") and about.get("consumer") in names and knows_its_place(about):
                 self._known[about["consumer"]] = about
                 self._deaths.watch(about["process"])
 
     def _bury_the_dead(self) -> None:
-        """Hand back at once what workers of this node held whose process has ended."""
-        over = self._deaths.over()
+        """Hand back at once what workers of this node held whose process has ended.
+
+        Raises CommandRefused after it has buried whom it could.
+        """
+        over, refused = self._deaths.over(), None
         for consumer, about in list(self._known.items()) if over else ():
             if about["process"] in over:
-                slot_key = self._broker.keys.slot(self._settings.node, int(about["slot"]))
-                taken = self._broker.bury(cast(Stage, about["stage"]), consumer, slot_key)
-                del self._known[consumer]
-                self._deaths.forget(about["process"])
-                self._logger.info("a worker ended", extra={"worker": consumer, "handed_back": taken})
+                try:
+                    self._bury(consumer, about)
+                except CommandRefused as wrong:  # what one held must not keep the others' prompts from going back
+                    refused = wrong
+        if refused is not None:
+            raise refused
+
+    def _bury(self, consumer: str, about: Mapping[str, str]) -> None:
+        slot_key = self._broker.keys.slot(self._settings.node, int(about["slot"]))
+        taken = self._broker.bury(cast(Stage, about["stage"]), consumer, slot_key)
+        del self._known[consumer]
+        self._deaths.forget(about["process"])
+        self._logger.info("a worker ended", extra={"worker": consumer, "handed_back": taken})
 
     def _look(self, wanted: set[str]) -> None:
         try:
@@ -203,9 +215,9 @@ def main() -> int:
     logger = configure("agent", settings.log_dir)
     stop = Stop().listen()
     agent = Agent(settings, Supervisor(settings.supervisor_socket), logger)
-    agent.check()
-    logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
-    patiently(agent.step, stop, logger, sleep=agent.sleep)
+    if until_done(agent.check, stop, logger):
+        logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
+        patiently(agent.step, stop, logger, sleep=agent.sleep)
     return 0
 
 

@@ -130,8 +130,8 @@ def verdict(
 ) -> Verdict:
     """What the keeper does with an open prompt.
 
-    `stage`: where it waits or runs; `light_s`: seconds until a light worker has drawn it, queue included;
-    `alone_s`: seconds it takes alone and at once: with less, no move helps.
+    `stage`: where it waits or runs; `light_s`: see `last_call_s`; `alone_s`: seconds light takes for it alone and
+    at once: with less, no move helps.
     """
     if has_light:
         return "keep_light" if time_left_s <= margin_s else "wait"
@@ -214,6 +214,18 @@ def light_time_s(waiting: int, plan: Plan | None, alone_s: float) -> float:
     if plan is None or not plan.light_workers:
         return alone_s
     return min(light_wait_s(waiting, plan) + plan.light_service_s, LONGEST_LIGHT_S)
+
+
+def last_call_s(waiting: Mapping[Stage, int], plan: Plan | None, alone_s: Mapping[Stage, float]) -> float:
+    """Seconds before its deadline at which one that waits for heavy without a picture leaves for light.
+
+    `alone_s`: the seconds of a batch of one, by stage. What light needs for it; but where light is so crowded that
+    heavy would draw it sooner, it stays until heavy can't draw it any more.
+    """
+    light_s = light_time_s(waiting["light"], plan, alone_s["light"])
+    if plan is None or heavy_time_s(waiting["heavy"], plan) >= light_s:
+        return light_s
+    return min(light_s, alone_s["heavy"])
 
 
 class Queued(Protocol):

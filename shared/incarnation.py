@@ -37,6 +37,8 @@ def ended(known: str) -> bool:
         os.kill(number, 0)
     except ProcessLookupError:
         return True
+    except OverflowError:  # no process has such a number
+        return False
     except OSError:
         pass  # it belongs to somebody else: then /proc may tell
     now = _stat(number)
@@ -55,7 +57,7 @@ class Deaths:
         """Listen for the end of the process of that identity; one of another machine is never heard of."""
         try:
             handle = os.pidfd_open(int(known.split()[2]))
-        except (OSError, ValueError, AttributeError, IndexError):
+        except (OSError, ValueError, OverflowError, AttributeError, IndexError):
             self._unheard.add(known)
             return
         # Asked now that the handle stands: the id may have been given to another process before.

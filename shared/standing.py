@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from shared.config import Settings
 from shared.connection import Argument, CommandRefused, Connection
+from shared.errors import PlanUnreadable
 from shared.exchange import Renewal, flatten
 from shared.messages import Entry
 from shared.plans import Plan, View
@@ -23,7 +25,9 @@ from shared.schema import (
     Stage,
     node_of,
 )
+from shared.wire import integer_or
 
+UNREADABLE: Final = -1  # the version of a plan whose own is no number
 AT_ONCE: Final = 1000  # entries of one dead consumer that are taken back in one step
 
 
@@ -34,6 +38,7 @@ class Standing(Connection):
         super().__init__(settings)
         self._ttl_ms = int(settings.picture_ttl_s * 1000)
         self._lease_ms = int(settings.lease_s * 1000)
+        self._last_plan: Plan | None = None
 
     # -- a worker's lease ------------------------------------------------------------------------------------
 
@@ -51,7 +56,8 @@ class Standing(Connection):
         alive, holder, version, *still = self.run(
             "renew", keys, [consumer, consumer if holds else "", self._lease_ms, *pairs]
         )
-        return Renewal(bool(alive), bool(holder), int(version), frozenset(entry.decode() for entry in still))
+        ours = frozenset(entry.decode() for entry in still)
+        return Renewal(bool(alive), bool(holder), integer_or(version, UNREADABLE), ours)
 
     def retire(self, stage: Stage, consumer: str) -> None:
         """Forget a worker that ends. What it still holds it died of: that counts as a death."""
@@ -161,7 +167,13 @@ class Standing(Connection):
         return bool(self.run("release", [key], [token]))
 
     def plan(self) -> Plan | None:
-        """The plan in force."""
+        """The plan in force; where somebody spoilt it, the last one that could be read."""
+        with suppress(PlanUnreadable):
+            self._last_plan = self.standing_plan()
+        return self._last_plan
+
+    def standing_plan(self) -> Plan | None:
+        """The plan as it stands in Redis; raises PlanUnreadable where that is none."""
         fields = cast(dict[bytes, bytes], self.client.hgetall(self.keys.plan))
         return Plan.from_wire(fields) if fields else None
 
@@ -197,4 +209,10 @@ class Standing(Connection):
     def ceiling(self, model: str, gpu: str) -> int | None:
         """The most prompts of a batch of the model that fit the GPU's memory; None where nobody met a limit."""
         found = cast("bytes | None", self.client.get(self.keys.ceiling(model, gpu)))
-        return int(found) if found else None
+        return read_ceiling(found)
+
+
+def read_ceiling(text: bytes | None) -> int | None:
+    """The number of prompts, None where there is none."""
+    ceiling = integer_or(text, 0)
+    return ceiling if ceiling > 0 else None

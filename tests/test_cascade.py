@@ -16,6 +16,7 @@ from shared.cascade import (
     draw_lot,
     heavy_time_s,
     hopeless,
+    last_call_s,
     lets_go,
     light_wait_s,
     looks_weak,
@@ -164,3 +165,21 @@ LETTING_GO: list[tuple[str, Stage, bool, float, bool]] = [
 )
 def test_what_a_worker_lets_go(why: str, stage: Stage, has_light: bool, left_s: float, goes: bool) -> None:
     assert lets_go(stage, has_light, 100.0 + left_s, 100.0, [1.0, 2.0], 0.5) is goes, why
+
+
+LAST_CALLS = [
+    ("light is quick: it is asked late", {"light": 0, "heavy": 0}, 1, 1.0),
+    ("light is crowded, heavy draws it sooner: it stays until heavy can't", {"light": 100, "heavy": 0}, 1, 2.0),
+    ("both are crowded", {"light": 100, "heavy": 100}, 1, 6.0),
+    ("heavy has nobody", {"light": 100, "heavy": 0}, 0, 6.0),
+]
+
+
+@pytest.mark.parametrize(("why", "waits", "heavy_workers", "expected"), LAST_CALLS, ids=[row[0] for row in LAST_CALLS])
+def test_when_a_prompt_without_a_picture_leaves_heavy(
+    why: str, waits: dict[Stage, int], heavy_workers: int, expected: float
+) -> None:
+    plan = a_plan(light_batch=10, light_service_s=0.5, heavy_service_s=2.0, heavy_workers=heavy_workers)
+    alone_s: dict[Stage, float] = {"light": 0.5, "heavy": 2.0}
+    assert last_call_s(waits, plan, alone_s) == pytest.approx(expected), why
+    assert last_call_s(waits, None, alone_s) == 0.5

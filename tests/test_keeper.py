@@ -11,14 +11,19 @@ from services.keeper import Keeper
 from shared.broker import Broker
 from shared.observer import Observer
 from shared.schema import GROUP, SUSPECT
-from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, spoilt, totals
-
-LIGHT_S = 0.5
-LEASE_S = 1.0
-
-
-def keeper_of(broker: Broker, margin_s: float = 0.15, lease_s: float = LEASE_S) -> Keeper:
-    return Keeper(broker.settings.model_copy(update={"lease_s": lease_s, "margin_s": margin_s}), LIGHT_S, logger)
+from tests.helpers import (
+    a_plan,
+    by_hand,
+    ends,
+    events,
+    hire,
+    outcomes,
+    publish,
+    put_plan,
+    spoilt,
+    totals,
+)
+from tests.keeping import LEASE_S, LIGHT_S, keeper_of
 
 
 @pytest.fixture
@@ -44,19 +49,6 @@ def test_an_escalated_prompt_ends_light_before_its_deadline_passes(
     assert outcome.finished < outcome.deadline
     assert observer.image("p", "light") == b"light"
     assert not heavy.take()
-
-
-def test_a_keeper_that_comes_late_settles_as_much_earlier(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(broker, allowance_s=20.4)
-    light = hire(broker)
-    light.escalate(light.one())
-    keeper = keeper_of(broker, margin_s=20.0)
-    keeper.step()
-    assert not ends(broker)
-    punctual = time.monotonic
-    monkeypatch.setattr("services.keeper.time.monotonic", lambda: punctual() + 10.0)  # as if it had not been let run
-    keeper.step()
-    assert ends(broker) == {"p": ("light", "deadline")}
 
 
 def test_what_has_time_left_is_left_alone(broker: Broker, keeper: Keeper) -> None:

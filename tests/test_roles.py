@@ -231,7 +231,7 @@ def test_what_no_process_does_by_itself_is_permitted_too(guarded: Guarded, admin
     hands.hand_back("light", light.name, rest[:1], suspect=True)
     hands.hand_back_all("light", light.name)
     assert hands.lower_ceiling("m", "g", 4) == 4
-    keeper = Keeper(guarded.settings("keeper", margin_s=60.0, lease_s=1.0), 0.5, logger)
+    keeper = Keeper(guarded.settings("keeper", margin_s=60.0, lease_s=1.0), {"light": 0.5, "heavy": 2.0}, logger)
     keeper.check()
     taken = heavy.take(3)
     keeper.step()  # keeps the light picture, moves what waits for heavy

@@ -9,13 +9,14 @@ import time
 import pytest
 
 from models.backend import Picture
+from services.lease import Lease
 from shared.broker import Broker
 from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.embedded import EmbeddedRedis
 from shared.observer import Observer
 from tests.easel import CASCADE, Easel, plan_for, working
-from tests.helpers import by_hand, ends, hire, holders, outcomes, publish, spoilt, totals
+from tests.helpers import by_hand, ends, hire, holders, logger, outcomes, publish, spoilt, totals
 
 
 def test_a_batch_is_drawn_and_each_prompt_goes_where_its_score_says(broker: Broker) -> None:
@@ -156,6 +157,26 @@ def test_a_slot_given_up_is_not_kept_by_the_lease(broker: Broker) -> None:
         lease = worker._lease
         lease.lose_slot()  # what a beat under way, or a lost reply, makes the lease believe
         broker.client.pexpire(lease.slot_key, 300)
-        lease._beat()
+        for _ in range(2):  # one of them an idle worker leaves out
+            lease._beat()
         time.sleep(0.4)
         assert not broker.client.exists(lease.slot_key)
+
+
+def test_a_worker_with_prompts_beats_at_every_turn_and_an_idle_one_at_every_other(
+    broker: Broker,
+) -> None:
+    publish(broker)
+    lease = Lease(broker.settings, "light", "test-0-light-1", "played", logger)
+    lease.describe()
+
+    def renews() -> bool:
+        broker.client.pexpire(broker.keys.worker(lease.consumer), 60_000)
+        assert lease._beat() == pytest.approx(broker.settings.lease_s / 4)
+        return int(broker.client.pttl(broker.keys.worker(lease.consumer))) <= broker.settings.lease_s * 1000
+
+    assert [renews() for _ in range(4)] == [True, False, True, False]
+    assert renews()
+    lease.carry([hire(broker).one()])
+    assert [renews() for _ in range(3)] == [True] * 3, "also at the turn that it would have left out"
+    broker.retire("light", lease.consumer)

@@ -1,13 +1,14 @@
--- The keeper moves a prompt that waits for heavy, without a picture, to light while light can still draw it.
--- KEYS  1 heavy stream  2 record  3 light stream  4 wake:light  5 the worker that holds it, if it may be taken from one
--- ARGV  1 entry  2 id  3 that worker's name  4 it is taken where the worker's lease has less than so many ms left
+-- Moves a prompt that waits for heavy, without a picture, to light while light can still draw it: by the keeper, or by
+-- the worker that would draw it too late.
+-- KEYS  1 heavy stream  2 record  3 light stream  4 wake:light  5 ARGV[3]'s key, if ARGV[4] is given
+-- ARGV  1 entry  2 id  3 a worker that it may be taken from  4 only where that one's lease has less than so many ms left
 -- reply 1 done, 0 it moved on meanwhile, or the name of the worker that draws it
 local entry = ARGV[1]
 local record = redis.call('HMGET', KEYS[2], 'state', 'entry', 'published', 'deadline')
 if record[1] ~= 'open' or record[2] ~= entry then return 0 end
 local holder = owner(KEYS[1], entry)
 if holder and holder ~= RETURNED and holder ~= SUSPECT then
-  if holder ~= ARGV[3] or redis.call('PTTL', KEYS[5]) >= tonumber(ARGV[4]) then return holder end
+  if holder ~= ARGV[3] or (ARGV[4] and redis.call('PTTL', KEYS[5]) >= tonumber(ARGV[4])) then return holder end
 end
 local found = redis.call('XRANGE', KEYS[1], entry, entry)
 if not found[1] then return 0 end
