@@ -26,6 +26,7 @@ from shared.schema import STAGES
 ROOT: Final = Path(__file__).resolve().parent.parent
 HEAD: Final = ("control", "keeper")
 STOP_WAIT_S: Final = 15
+OWN_ADDRESS: Final = "REDIS_URL_"  # with a service's name in capitals: the address it uses instead of REDIS_URL
 
 _HEADER: Final = """\
 ; Written by `python -m deploy.supervision`. Supervisor listens on its unix socket only.
@@ -64,6 +65,7 @@ redirect_stderr=true
 stdout_logfile={folder}/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=1
+environment={environment}
 """
 
 
@@ -77,30 +79,47 @@ def configuration(
     gateway: bool = False,
     nice: int = 0,
 ) -> str:
-    """The text of supervisord.conf. `nice`: how far model work yields to message work (for CPU slots)."""
-    quoted = ",".join(f'{name}="{value}"'.replace("%", "%%") for name, value in sorted(environment.items()))
+    """The text of supervisord.conf. `nice`: how far model work yields to message work (for CPU slots).
+
+    Each service gets its own REDIS_URL where the environment has one, so that each acts as its own Redis user.
+    """
+    own = {
+        name.removeprefix(OWN_ADDRESS).lower(): {"CASCADE_REDIS_URL": value}
+        for name, value in environment.items()
+        if name.startswith(OWN_ADDRESS)
+    }
     text = _HEADER.format(
         socket=socket,
         root=str(ROOT).replace("%", "%%"),
         folder=folder,
         identifier=f"cascade-{socket.stem}",
-        environment=quoted,
+        environment=_quoted({name: environment[name] for name in environment if not name.startswith(OWN_ADDRESS)}),
     )
     python = shlex.quote(sys.executable).replace("%", "%%")
     services = [*(HEAD if head else ()), *(("gateway",) if gateway else ()), "agent"]
     for name in services:
-        text += _program(name, f"{python} -m services.{name}", folder, autostart=True)
+        text += _program(name, f"{python} -m services.{name}", folder, own.get(name, {}), autostart=True)
     yielding = f"nice -n {nice} " if nice else ""
     for slot in range(slots):
         for stage in STAGES:
             command = f"{yielding}{python} -m services.worker --stage {stage} --slot {slot}"
-            text += _program(program(slot, stage), command, folder, autostart=False)
+            text += _program(program(slot, stage), command, folder, own.get("worker", {}), autostart=False)
     return text
 
 
-def _program(name: str, command: str, folder: Path, *, autostart: bool) -> str:
-    started = "true" if autostart else "false"
-    return _PROGRAM.format(name=name, command=command, folder=folder, autostart=started, stop_wait_s=STOP_WAIT_S)
+def _program(name: str, command: str, folder: Path, environment: Mapping[str, str], *, autostart: bool) -> str:
+    return _PROGRAM.format(
+        name=name,
+        command=command,
+        folder=folder,
+        autostart="true" if autostart else "false",
+        stop_wait_s=STOP_WAIT_S,
+        environment=_quoted(environment),
+    )
+
+
+def _quoted(environment: Mapping[str, str]) -> str:
+    return ",".join(f'{name}="{value}"'.replace("%", "%%") for name, value in sorted(environment.items()))
 
 
 class Supervisord:
@@ -161,7 +180,7 @@ def main() -> None:
     parser.add_argument("--nice", type=int, default=0, help="for CPU slots: how far model work yields")
     given = parser.parse_args()
     folder, socket = given.folder.resolve(), given.socket.resolve()
-    passed = {name: os.environ[name] for name in os.environ if name.startswith("CASCADE_") or name == "REDIS_URL"}
+    passed = {name: os.environ[name] for name in os.environ if name.startswith(("CASCADE_", "REDIS_URL"))}
     passed |= {"CASCADE_SUPERVISOR_SOCKET": str(socket), "CASCADE_SLOTS": str(given.slots)}
     programs = {"head": not given.no_head, "gateway": given.gateway}
     text = configuration(folder, socket, given.slots, passed, **programs, nice=given.nice)

@@ -22,7 +22,8 @@ from shared.cascade import (
     decide,
     door_wait_s,
     hopeless,
-    light_time_s,
+    last_call_s,
+    lets_go,
     recorded_score,
     routes_heavy,
     verdict,
@@ -51,6 +52,7 @@ class Deployment:
         self._queues: dict[Stage, Queue] = {stage: Queue(stage) for stage in STAGES}
         self._crew = Crew(scenario, self._clock, self._queues, self._dispatch)
         self._services_s = lru_cache(maxsize=None)(self._profile)
+        self._alone_s = {stage: scenario.cascade.service_s(stage, 1) for stage in STAGES}
         self._plan: Plan | None = None
         self._more = True
         self._open = 0
@@ -136,7 +138,13 @@ class Deployment:
         queue.take(taken, worker)
         now = self._clock.now
         alone_s = self._services_s(queue.stage, worker.gpu, 1)[0]
-        live = [prompt for prompt in taken if not hopeless(prompt.deadline, now, alone_s)]
+        batch = sum(not hopeless(prompt.deadline, now, alone_s) for prompt in taken)
+        service_s, margin_s = self._services_s(queue.stage, worker.gpu, max(1, batch)), self._scenario.margin_s
+        live = [
+            prompt
+            for prompt in taken
+            if not lets_go(queue.stage, prompt.has_light, prompt.deadline, now, service_s, margin_s)
+        ]
         for prompt in taken:
             if prompt not in live:
                 self._let_go(prompt)
@@ -206,8 +214,9 @@ class Deployment:
     # --- the keeper
 
     def _light_s(self) -> float:
-        """Seconds until a light worker has drawn a prompt that comes now."""
-        return light_time_s(self._queues["light"].waiting, self._plan, self._cascade.service_s("light", 1))
+        """How long before its deadline one without a picture leaves heavy."""
+        waiting = {stage: queue.waiting for stage, queue in self._queues.items()}
+        return last_call_s(waiting, self._plan, self._alone_s)
 
     def _keep_at(self, prompt: Prompt, time_s: float) -> None:
         self._clock.at(time_s + LATER_S, self._keep, prompt)
@@ -217,8 +226,7 @@ class Deployment:
         if not prompt.open:
             return
         left_s, margin_s = prompt.deadline - self._clock.now, self._scenario.margin_s
-        alone_s = self._cascade.service_s("light", 1)
-        match verdict(prompt.stage, prompt.has_light, left_s, self._light_s(), margin_s, alone_s):
+        match verdict(prompt.stage, prompt.has_light, left_s, self._light_s(), margin_s, self._alone_s["light"]):
             case "keep_light":
                 self._end(prompt, "light", "deadline")
             case "drop":

@@ -20,15 +20,16 @@ from supervisor.xmlrpc import SupervisorTransport
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
-from shared.incarnation import ended
+from shared.connection import CommandRefused
+from shared.incarnation import Deaths
 from shared.log import configure
-from shared.observer import Observer
+from shared.observer import Observer, knows_its_place
 from shared.plans import Plan, Slot
-from shared.process import Stop, guarded, patiently
-from shared.schema import STAGES, Stage
+from shared.process import Stop, guarded, patiently, until_done
+from shared.schema import STAGES, Stage, node_of
 
 PERIOD_S: Final = 1.0
-DEATH_LOOK_S: Final = 0.1  # between two looks whether the known workers' processes live; it costs a system call each
+DEATH_LOOK_S: Final = 0.5  # at most, between two looks whether the known workers' processes live
 SETTLED_PERIOD_S: Final = 5.0  # where all is as wanted; a listing of 32 programs costs supervisor 10 ms
 FATAL_PAUSE_S: Final = 10.0  # a program that cannot start is tried again, but not in a busy loop
 
@@ -121,6 +122,7 @@ class Agent:
         self._last_retry = 0.0
         self._observer = Observer(self._broker)
         self._known: dict[str, Mapping[str, str]] = {}  # this node's workers, by their names as consumers
+        self._deaths = Deaths()
         self._settled: set[str] = set()
         self._listing: dict[str, str] = {}  # as supervisor gave it last
         self._next_period = self._next_look = 0.0
@@ -141,19 +143,45 @@ class Agent:
             wanted = wanted_programs(self._settings, plan, self._listing)
             if wanted != self._settled or now_s >= self._next_look:
                 self._look(plan)
-            workers = self._observer.workers(self._settings.node)
-            self._known |= {about["consumer"]: about for about in workers if about.get("process")}
+            self._meet()
         self._bury_the_dead()
-        return DEATH_LOOK_S
+        return min(DEATH_LOOK_S, max(0.0, self._next_period - time.monotonic()))
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep for so long, or until a worker's process ends."""
+        self._deaths.wait(seconds)
+
+    def _meet(self) -> None:
+        """Get to know the workers of this node that are new, and forget those that the groups have forgotten."""
+        names = {name for name in self._observer.worker_names() if node_of(name) == self._settings.node}
+        for gone in self._known.keys() - names:
+            self._deaths.forget(self._known.pop(gone)["process"])
+        for about in self._observer.about(names - self._known.keys()):
+            if about.get("process") and about.get("consumer") in names and knows_its_place(about):
+                self._known[about["consumer"]] = about
+                self._deaths.watch(about["process"])
 
     def _bury_the_dead(self) -> None:
-        """Hand back at once what workers of this node held whose process has ended."""
-        for consumer, about in list(self._known.items()):
-            if ended(about["process"]):
-                slot_key = self._broker.keys.slot(self._settings.node, int(about["slot"]))
-                taken = self._broker.bury(cast(Stage, about["stage"]), consumer, slot_key)
-                del self._known[consumer]
-                self._logger.info("a worker ended", extra={"worker": consumer, "handed_back": taken})
+        """Hand back at once what workers of this node held whose process has ended.
+
+        Raises CommandRefused after it has buried whom it could.
+        """
+        over, refused = self._deaths.over(), None
+        for consumer, about in list(self._known.items()) if over else ():
+            if about["process"] in over:
+                try:
+                    self._bury(consumer, about)
+                except CommandRefused as wrong:  # what one held must not keep the others' prompts from going back
+                    refused = wrong
+        if refused is not None:
+            raise refused
+
+    def _bury(self, consumer: str, about: Mapping[str, str]) -> None:
+        slot_key = self._broker.keys.slot(self._settings.node, int(about["slot"]))
+        taken = self._broker.bury(cast(Stage, about["stage"]), consumer, slot_key)
+        del self._known[consumer]
+        self._deaths.forget(about["process"])
+        self._logger.info("a worker ended", extra={"worker": consumer, "handed_back": taken})
 
     def _look(self, plan: Plan | None) -> None:
         try:
@@ -195,9 +223,9 @@ def main() -> int:
     logger = configure("agent", settings.log_dir)
     stop = Stop().listen()
     agent = Agent(settings, Supervisor(settings.supervisor_socket), logger)
-    agent.check()
-    logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
-    patiently(agent.step, stop, logger)
+    if until_done(agent.check, stop, logger):
+        logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
+        patiently(agent.step, stop, logger, sleep=agent.sleep)
     return 0
 
 

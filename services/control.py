@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from logging import Logger
 from typing import Final
 
@@ -17,12 +18,13 @@ from planner.viewing import SCORES, Watch, next_plan
 from shared.broker import Broker
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
+from shared.errors import PlanUnreadable
 from shared.log import configure
 from shared.messages import Outcome
 from shared.observer import Observer
 from shared.orders import Orders
 from shared.plans import Plan, View
-from shared.process import Stop, guarded, parting, patiently
+from shared.process import Stop, guarded, parting, patiently, until_done
 from shared.schema import STAGES, Stage
 
 BEATS: Final = 4  # a lease, of the control that leads
@@ -44,6 +46,8 @@ class Control:
         self._models: dict[Stage, str] = {stage: model.name for stage, model in cascade.models.items()}
         self._token = uuid.uuid4().hex
         self._next_look = 0.0
+        self._readable: Plan | None = None
+        self._spoilt: PlanUnreadable | None = None
         self._read = ""  # up to this entry of `done`
 
     def check(self) -> None:
@@ -72,6 +76,9 @@ class Control:
     def _put(self, view: View) -> None:
         orders = self._told()
         plan = next_plan(obeying(self._policy, orders, self._cascade), without_drained(view, orders))
+        if self._spoilt is not None and (said := plan or view.plan) is not None:
+            # Put even where it says the same as the last that could be read: nobody new can read what stands there.
+            plan = replace(said, version=max(said.version, self._spoilt.version) + 1)
         # Solving may outlast the lease; where nobody took the lead meanwhile, it is still ours to take.
         if plan is not None and self._lead() and self._broker.put_plan(plan, view, self._token):
             counts = f"{plan.light_workers}x{plan.light_batch} + {plan.heavy_workers}x{plan.heavy_batch}"
@@ -96,10 +103,20 @@ class Control:
         backlog = self._observer.backlog()
         waiting: dict[Stage, int] = {stage: backlog[stage].waiting for stage in STAGES}
         running: dict[Stage, int] = {stage: backlog[stage].running for stage in STAGES}
-        plan = self._broker.plan()
+        plan = self._standing_plan()
         slots = self._observer.slots()
         ceilings = self._observer.ceilings(self._models, {slot.gpu for slot in slots})
         return self._watch.view(self._broker.now(), slots, waiting, running, plan, ceilings)
+
+    def _standing_plan(self) -> Plan | None:
+        """The plan in force; where somebody spoilt it, the last one that could be read."""
+        self._spoilt = None
+        try:
+            self._readable = self._broker.standing_plan()
+        except PlanUnreadable as wrong:
+            self._logger.warning("no plan", extra={"reason": str(wrong), "version": wrong.version})
+            self._spoilt = wrong
+        return self._readable
 
 
 def main() -> int:
@@ -119,10 +136,10 @@ def main() -> int:
     )
     stop = Stop().listen()
     control = Control(settings, cascade, policy, logger)
-    control.check()
-    logger.info("ready", extra={"policy": settings.policy, "cascade": cascade.name})
-    patiently(control.step, stop, logger, longest_pause_s=settings.lease_s / BEATS)
-    parting(control.leave, logger)
+    if until_done(control.check, stop, logger):
+        logger.info("ready", extra={"policy": settings.policy, "cascade": cascade.name})
+        patiently(control.step, stop, logger, longest_pause_s=settings.lease_s / BEATS)
+        parting(control.leave, logger)
     return 0
 
 

@@ -6,43 +6,64 @@ the answer. One keeper acts; others wait to take over.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from logging import Logger
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from shared.broker import Broker
-from shared.cascade import light_time_s, verdict
+from shared.cascade import last_call_s, verdict
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
 from shared.connection import CommandRefused, Unreachable
+from shared.exchange import OpenPrompt
 from shared.log import configure
 from shared.messages import End
-from shared.observer import Observer, OpenPrompt
-from shared.process import Stop, guarded, parting, patiently
+from shared.observer import Observer
+from shared.process import Stop, guarded, parting, patiently, until_done
+from shared.schema import STAGES, Stage
 
 SHORTEST_LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 0.2  # a prompt may be published with very little time
+# On a crowded machine the keeper itself comes late: it settles earlier by as much as it lately was, up to this.
+LATEST_S: Final = 0.5
+FORGIVEN: Final = 0.98  # of that, a look
+AT_ONCE: Final = 500  # prompts looked after in one round trip; the deadlines of the first must not wait for the last
+MANY: Final = 20  # prompts from which on their number says how long a look takes
 SWEEP_S: Final = 30.0  # between two sweeps of the names of dead workers
+EXPIRE_S: Final = 1.0  # between two looks whether pictures are too old or too many
 TAKE_BACK_S: Final = 0.3  # at most, between two looks for workers whose lease has run out
 LOOKS_IN_WAITING: Final = 8  # a lease, of a keeper that waits to take over
+# Of a lease: a worker with prompts beats every quarter of it. One that missed a beat may be dead, and at the last
+# moment a light picture too many costs less than none.
+SILENT: Final = 0.375
+
+Answer = TypeVar("Answer")
 
 
 class Keeper:
     """Settles what nobody else will, and takes back what the dead held."""
 
-    def __init__(self, settings: Settings, light_s: float, logger: Logger) -> None:
-        """`light_s`: seconds a light worker needs for a prompt, as long as no plan says so."""
+    def __init__(self, settings: Settings, alone_s: Mapping[Stage, float], logger: Logger) -> None:
+        """`alone_s`: seconds that a worker of each stage needs for a batch of one."""
         self._settings = settings
         self._broker = Broker(settings)
         self._observer = Observer(self._broker)
         self._logger = logger
         self._token = uuid.uuid4().hex
         self._leads = False
-        self._light_s = self._alone_s = light_s
+        self._alone_s = alone_s
+        self._light_s = alone_s["light"]  # how long before its deadline one without a picture leaves heavy
+        self._each_s = 0.0  # what looking after one prompt takes
         self._next_reclaim = 0.0
         self._next_sweep = 0.0
+        self._next_expiry = 0.0
         self._spared_until = 0.0
+        self._any_open = True
+        self._planned = math.inf
+        self._late_s = 0.0
 
     def check(self) -> None:
         """Raise ServerUnfit when this Redis cannot carry the keeper."""
@@ -50,36 +71,57 @@ class Keeper:
 
     def step(self) -> float:
         """One look; returns the seconds until the next."""
+        self._late_s = min(LATEST_S, max(time.monotonic() - self._planned, self._late_s * FORGIVEN))
         try:
-            return self._turn()
+            pause_s = self._turn()
         except Unreachable:
             # No worker could renew its lease meanwhile: those that live do so in a moment.
-            self._spared_until = time.monotonic() + self._settings.lease_s / 2
+            self._spare()
+            self._planned = math.inf
             raise
+        self._planned = time.monotonic() + pause_s
+        return pause_s
 
     def _turn(self) -> float:
         if time.monotonic() >= self._next_reclaim:
             self._next_reclaim = time.monotonic() + min(self._settings.lease_s / 4, TAKE_BACK_S)
-            self._leads = self._broker.hold(self._broker.keys.leader("keeper"), self._token)
+            self._leads = self._ask(self._broker.hold, self._broker.keys.leader("keeper"), self._token)
             if self._leads:
                 self._recover()
         if not self._leads:
             self._next_reclaim = 0.0
             return self._settings.lease_s / LOOKS_IN_WAITING
-        first = self._observer.next_due()
+        first = self._ask(self._observer.next_due)
+        self._any_open = first is not None
         return LONGEST_LOOK_S if first is None else self._look(first)
+
+    def _ask(self, command: Callable[..., Answer], *arguments: Any) -> Answer:
+        """One short command; while it waits for a Redis that stalls, no worker can renew its lease either."""
+        began = time.monotonic()
+        answer = command(*arguments)
+        if time.monotonic() - began > self._settings.lease_s / 4:
+            self._spare()
+        return answer
+
+    def _spare(self) -> None:
+        """Take nothing from anybody for a while: those that live renew their leases in a moment."""
+        self._spared_until = time.monotonic() + self._settings.lease_s / 2
+
+    def _margin_s(self) -> float:
+        return self._settings.margin_s + self._late_s
 
     def _look(self, first: float) -> float:
         """Settle what is due; returns the seconds until a verdict can change."""
-        now, early_s = self._broker.now(), self._settings.margin_s + self._light_s
+        now, early_s = self._ask(self._broker.now), self._margin_s() + self._light_s
         changes = first - early_s
         if changes <= now:
-            prompts = self._observer.open_prompts(now + early_s + LONGEST_LOOK_S)
-            for prompt in prompts:
-                try:
-                    self._look_after(prompt, now)
-                except CommandRefused as wrong:  # one prompt's trouble must not cost the others their deadline
-                    self._logger.error("cannot settle", extra={"prompt": prompt.id, "reason": str(wrong)})
+            began = time.monotonic()
+            prompts = self._ask(self._observer.open_prompts, now + early_s + LONGEST_LOOK_S, AT_ONCE)
+            self._look_after(prompts, now)
+            if len(prompts) >= MANY:
+                self._each_s = (time.monotonic() - began) / len(prompts)
+            if len(prompts) >= AT_ONCE:  # there are more
+                return 0.0
             later = [at for prompt in prompts if (at := self._changes(prompt)) > now]
             changes = min(later, default=now)
         return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, changes - now))
@@ -87,8 +129,8 @@ class Keeper:
     def _changes(self, prompt: OpenPrompt) -> float:
         """When the verdict on a prompt that waits changes."""
         if prompt.has_light:
-            return prompt.deadline - self._settings.margin_s
-        return prompt.deadline - (self._settings.margin_s + self._light_s if prompt.stage == "heavy" else 0.0)
+            return prompt.deadline - self._margin_s()
+        return prompt.deadline - (self._margin_s() + self._light_s if prompt.stage == "heavy" else 0.0)
 
     def leave(self) -> None:
         """Let another keeper act at once."""
@@ -96,7 +138,13 @@ class Keeper:
 
     def _recover(self) -> None:
         """Take back and estimate; what Redis refuses of either must not cost open prompts their deadline."""
-        for part in (self._take_back, self._estimate, self._expire_pictures):
+        parts = [self._take_back]
+        if self._any_open:
+            parts.append(self._estimate)
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + EXPIRE_S
+            parts.append(self._expire_pictures)
+        for part in parts:
             try:
                 part()
             except CommandRefused as wrong:
@@ -120,25 +168,38 @@ class Keeper:
 
     def _estimate(self) -> None:
         """How long the light stage needs for one prompt more, as the plan and the queue have it."""
-        plan = self._broker.plan()
-        waiting = self._observer.backlog()["light"].waiting
-        self._light_s = light_time_s(waiting, plan, self._alone_s)
+        backlog = self._observer.backlog()
+        waiting: dict[Stage, int] = {stage: backlog[stage].waiting for stage in STAGES}
+        self._light_s = last_call_s(waiting, self._broker.plan(), self._alone_s)
 
-    def _look_after(self, prompt: OpenPrompt, now: float) -> None:
-        time_left_s = prompt.deadline - now
-        margin_s = self._settings.margin_s
-        match verdict(prompt.stage, prompt.has_light, time_left_s, self._light_s, margin_s, self._alone_s):
-            case "keep_light":
-                self._end(prompt, "light")
-            case "drop":
-                self._end(prompt, "dropped")
-            case "to_light":
-                self._broker.move_to_light(prompt.id, prompt.priority, prompt.entry_id)
-            case "wait":
-                pass
+    def _look_after(self, prompts: Sequence[OpenPrompt], now: float) -> None:
+        """Do with each what the rule says: those that end in one round trip, for many may be due at once."""
+        margin_s = self._margin_s() + len(prompts) * self._each_s
+        ended: list[tuple[OpenPrompt, End]] = []
+        for prompt in prompts:
+            left_s = prompt.deadline - now
+            match verdict(prompt.stage, prompt.has_light, left_s, self._light_s, margin_s, self._alone_s["light"]):
+                case "keep_light":
+                    ended.append((prompt, "light"))
+                case "drop":
+                    ended.append((prompt, "dropped"))
+                case "to_light":
+                    self._move(prompt)
+                case "wait":
+                    pass
+        for (prompt, _), reply in zip(ended, self._broker.overtake_all(ended, "deadline"), strict=True):
+            if isinstance(reply, CommandRefused):  # one prompt's trouble must not cost the others their deadline
+                self._complain(prompt, reply)
 
-    def _end(self, prompt: OpenPrompt, how: End) -> None:
-        self._broker.overtake(prompt.id, prompt.stage, prompt.priority, prompt.entry_id, how, "deadline")
+    def _move(self, prompt: OpenPrompt) -> None:
+        silent_s = SILENT * self._settings.lease_s
+        try:
+            self._broker.move_to_light(prompt.id, prompt.priority, prompt.entry_id, silent_s=silent_s)
+        except CommandRefused as wrong:
+            self._complain(prompt, wrong)
+
+    def _complain(self, prompt: OpenPrompt, wrong: Exception) -> None:
+        self._logger.error("cannot settle", extra={"prompt": prompt.id, "reason": str(wrong)})
 
 
 def main() -> int:
@@ -148,11 +209,11 @@ def main() -> int:
     logger = configure("keeper", settings.log_dir)
     cascade = load_cascade(settings.cascade)
     stop = Stop().listen()
-    keeper = Keeper(settings, cascade.service_s("light", 1), logger)
-    keeper.check()
-    logger.info("ready")
-    patiently(keeper.step, stop, logger, longest_pause_s=settings.lease_s / 4)
-    parting(keeper.leave, logger)
+    keeper = Keeper(settings, {stage: cascade.service_s(stage, 1) for stage in STAGES}, logger)
+    if until_done(keeper.check, stop, logger):
+        logger.info("ready")
+        patiently(keeper.step, stop, logger, longest_pause_s=settings.lease_s / 4)
+        parting(keeper.leave, logger)
     return 0
 
 

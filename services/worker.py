@@ -17,20 +17,21 @@ from typing import Final
 
 from models.backend import Backend, NobodyWaits, OutOfMemory, Picture, open_backend
 from services.lease import Lease
+from services.settlement import Settlement
 from services.studio import Studio, scored
 from services.watchdog import Watchdog
 from shared.broker import Broker
-from shared.cascade import decide, hopeless
+from shared.cascade import decide, hopeless, lets_go
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
-from shared.connection import BLOCK_S, CommandRefused
+from shared.connection import BLOCK_S
 from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
 from shared.letters import RETRY_OF
 from shared.log import configure
 from shared.messages import REQUEST, TRACEPARENT, UNSAFE, USER, Entry, Visit
 from shared.plans import Plan
-from shared.process import Stop, guarded, parting, patiently
+from shared.process import Stop, guarded, parting, patiently, until_done
 from shared.schema import Stage
 
 SLOT_RETRY_S: Final = 0.02  # the other process of the slot is finishing its batch
@@ -59,11 +60,13 @@ class Worker:
         self._unknown: set[bytes] = {RETRY_OF, TRACEPARENT, REQUEST, USER}
         self._studio = Studio(settings, stage, cascade, backend, self._broker, logger, watchdog)
         self._allowance_s = settings.deadline_s or cascade.deadline_s
+        self._settlement = Settlement(stage, lease, self._broker, self._allowance_s, logger)
+        self._margin_s = settings.margin_s
 
     def step(self) -> float:
         """One turn: returns the seconds to sleep before the next."""
         if self._shaken:
-            self._broker.hand_back_all(self._stage, self._lease.consumer)
+            self._settlement.hand_back_all()
         self._shaken = True  # until this turn has gone through
         pause_s = self._turn()
         self._shaken = False
@@ -78,25 +81,26 @@ class Worker:
             return 0.0
         if not self._lease.take_slot(self._broker):
             return SLOT_RETRY_S
-        claim = self._claim(plan)
+        # After a turn in which Redis refused a prompt the others come first: such prompts may be many.
+        others_first, self._settlement.refused = self._settlement.refused, False
+        claim = self._claim(plan, suspects=not others_first)
         self._lease.note_plan(claim.plan_version)
         if not claim.holder:
             self._lease.lose_slot()
         if claim.regrouped:
             self._logger.warning("a stream had lost its group; it was created again", extra={"stage": self._stage})
         for broken in claim.broken:
-            self._logger.warning("malformed entry", extra={"entry": broken.entry_id, "reason": str(broken.error)})
-            self._broker.fail(self._stage, self._lease.consumer, broken, self._allowance_s)
+            self._settlement.fail(broken)
         if claim.entries:
             self._serve(claim, plan)
-        elif claim.holder and not claim.broken:
+        elif claim.holder and not (claim.broken or others_first):
             self._broker.wait(self._stage, claim.ask_again_s or BLOCK_S)
         return 0.0
 
     def leave(self) -> None:
         """Give everything back."""
         if self._shaken:
-            self._broker.hand_back_all(self._stage, self._lease.consumer)
+            self._settlement.hand_back_all()
         self._lease.end(self._broker)
 
     def die(self) -> None:
@@ -110,7 +114,7 @@ class Worker:
             self._studio.learn_ceiling()
         return self._plan
 
-    def _claim(self, plan: Plan) -> Claim:
+    def _claim(self, plan: Plan, *, suspects: bool) -> Claim:
         batch = self._studio.capped(plan.batch(self._stage))
         return self._broker.claim(
             self._stage,
@@ -120,25 +124,35 @@ class Worker:
             hold_s=plan.hold_s(self._stage),
             allowance_s=self._allowance_s,
             service_s=self._studio.service_s(batch),
+            suspects=suspects,
         )
 
     def _serve(self, claim: Claim, plan: Plan) -> None:
         entries = [known for entry in claim.entries if (known := self._known(entry)) is not None]
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
-        alone_s = self._studio.alone_s()
-        late: list[Entry] = []
-        live: list[Entry] = []
         try:
-            for entry in self._unobjectionable(entries):
-                (late if hopeless(entry.job.deadline, claim.now, alone_s) else live).append(entry)
+            late, live = self._parted(self._unobjectionable(entries), claim.now)
+            if not live:
+                self._studio.forget()
+            self._settlement.let_go(late)  # first: light may still draw them
             if live:
                 self._draw(live, plan, claim.next_waiting, offset_s)
-            else:
-                self._studio.forget()
-            self._let_go(late)
         finally:
             self._lease.carry(())
+
+    def _parted(self, entries: Sequence[Entry], now: float) -> tuple[list[Entry], list[Entry]]:
+        """Those that are let go, and those that are drawn."""
+        alone_s = self._studio.alone_s()
+        batch = sum(not hopeless(entry.job.deadline, now, alone_s) for entry in entries)
+        service_s = self._studio.service_s(max(1, batch))
+        late: list[Entry] = []
+        live: list[Entry] = []
+        for entry in entries:
+            has_light = entry.job.light_visit is not None
+            gone = lets_go(self._stage, has_light, entry.job.deadline, now, service_s, self._margin_s)
+            (late if gone else live).append(entry)
+        return late, live
 
     def _known(self, entry: Entry) -> Entry | None:
         """The entry with what a hand-written one lacks; None where Redis refuses it for now."""
@@ -146,42 +160,22 @@ class Worker:
             self._unknown |= new
             names = sorted(name.decode(errors="replace") for name in new)
             self._logger.warning("unknown fields are passed on", extra={"fields": names, "entry": entry.entry_id})
-        if entry.job.id and entry.job.deadline and entry.job.published:
-            return entry
-        try:
-            return self._broker.adopt(self._stage, entry, self._allowance_s)
-        except CommandRefused as wrong:  # its mates must not wait for it
-            self._logger.warning("cannot adopt", extra={"entry": entry.entry_id, "reason": str(wrong)})
-            self._broker.hand_back(self._stage, self._lease.consumer, [entry], suspect=True)
-            return None
+        return self._settlement.adopted(entry)
 
     def _unobjectionable(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those that may be drawn; the others fail before anything is drawn, and are not tried again."""
         objections = [(entry, self._studio.objection(entry.job)) for entry in entries]
         hops = [Hop(entry, "failed", found[0], reason=found[1]) for entry, found in objections if found]
-        self._broker.commit(self._stage, self._lease.consumer, hops)
+        if hops:
+            self._settlement.commit(hops)
         return [entry for entry, found in objections if not found]
-
-    def _let_go(self, late: Sequence[Entry]) -> None:
-        """End what can no longer be drawn in time: a light picture is kept, a prompt without one makes room."""
-        straight = [entry for entry in late if self._stage == "heavy" and not entry.job.light_visit]
-        if straight:  # the light stage may still draw these
-            self._broker.hand_back(self._stage, self._lease.consumer, straight)
-            for entry in straight:
-                self._broker.move_to_light(entry.job.id, entry.priority, entry.entry_id)
-        hops = [
-            Hop(entry, "light" if entry.job.light_visit else "dropped", "deadline")
-            for entry in late
-            if entry not in straight
-        ]
-        self._broker.commit(self._stage, self._lease.consumer, hops)
 
     def _draw(self, entries: Sequence[Entry], plan: Plan, waiting: int, offset_s: float) -> None:
         started = time.time()
         drawn = self._studio.attempt(entries, lambda: self._lease.abandoned(entries))
         if isinstance(drawn, NobodyWaits):
             self._logger.info("a batch was given up", extra={"prompts": [entry.job.id for entry in entries]})
-            self._broker.hand_back(self._stage, self._lease.consumer, entries)  # none is ours; should one be, it waits
+            self._settlement.hand_back(entries)  # none is ours; should one be, it waits
             return
         if isinstance(drawn, OutOfMemory) and len(entries) > 1:
             self._draw_smaller(entries, plan, waiting, offset_s)
@@ -194,18 +188,16 @@ class Worker:
             self._hop(entry, picture, plan, waiting, (started + offset_s, finished + offset_s), len(entries))
             for entry, picture in zip(entries, drawn, strict=True)
         ]
-        self._broker.commit(self._stage, self._lease.consumer, hops)
+        self._settlement.commit(hops)
 
     def _draw_smaller(self, entries: Sequence[Entry], plan: Plan, waiting: int, offset_s: float) -> None:
         """A batch that does not fit the memory, in halves; no batch of this model will be larger on such a GPU."""
         half = len(entries) // 2
         self._studio.lower_ceiling(half)
-        alone_s = self._studio.alone_s()
         for place in range(0, len(entries), half):
-            part = entries[place : place + half]
-            late = [entry for entry in part if hopeless(entry.job.deadline, time.time() + offset_s, alone_s)]
-            self._let_go(late)
-            if live := [entry for entry in part if entry not in late]:
+            late, live = self._parted(entries[place : place + half], time.time() + offset_s)
+            self._settlement.let_go(late)
+            if live:
                 self._draw(live, plan, waiting, offset_s)
 
     def _hop(
@@ -233,12 +225,11 @@ class Worker:
         self._logger.error("drawing failed", exc_info=wrong, extra={"prompts": [entry.job.id for entry in entries]})
         self._lease.describe(error=reason[:200])
         if len(entries) > 1:
-            self._broker.hand_back(self._stage, self._lease.consumer, entries, suspect=True)
+            self._settlement.hand_back(entries, suspect=True)
             return
         self._studio.check()
         where = "".join(traceback.format_exception(wrong))[-TRACEBACK_LIMIT:]
-        hop = Hop.spoilt(entries[0], "error", reason[:500], where)
-        self._broker.commit(self._stage, self._lease.consumer, [hop])
+        self._settlement.commit([Hop.spoilt(entries[0], "error", reason[:500], where)])
 
 
 def main() -> int:
@@ -254,17 +245,18 @@ def main() -> int:
     logger = configure(f"worker-{stage}-{settings.slot}", settings.log_dir)
     consumer = f"{settings.node}-{settings.slot}-{stage}-{uuid.uuid4().hex[:8]}"
     lease = Lease(settings, stage, consumer, cascade.models[stage].name, logger)
-    lease.start()
+    until_done(lease.start, Stop(), logger)  # before the model takes the GPU; SIGTERM, not yet caught, ends the waiting
     try:
         backend = open_backend(settings.backend, cascade, stage, settings.gpu)
         backend.warm_up([1])
     except ModelError as wrong:
-        lease.describe(error=str(wrong)[:300])  # who waits for this slot learns why in vain
+        said = str(wrong)[:300]
+        parting(lambda: lease.describe(error=said), logger)  # who waits for this slot learns why in vain
         raise
     stop = Stop().listen()
     watchdog = Watchdog(settings, stage, lease, stop, logger)
     watchdog.start()
-    lease.describe(ready="1")
+    until_done(lambda: lease.describe(ready="1"), stop, logger)
     logger.info("ready", extra={"consumer": consumer, "model": cascade.models[stage].name})
     worker = Worker(settings, stage, cascade, backend, lease, logger, watchdog)
     try:

@@ -7,8 +7,8 @@ from typing import Any, Final, cast
 
 import msgpack
 
-from shared.connection import Argument
-from shared.exchange import Cancellation, Publication, Receipt, flatten
+from shared.connection import Argument, Reply
+from shared.exchange import Cancellation, OpenPrompt, Publication, Receipt, flatten
 from shared.messages import End
 from shared.schema import Stage
 from shared.standing import Standing
@@ -71,10 +71,23 @@ class Admission(Standing):
         waiting_only: bool = False,
     ) -> bool:
         """End a prompt that somebody else holds, or nobody; with `waiting_only` one that nobody draws."""
+        call = self._overtaking(prompt_id, stage, priority, entry_id, end, why, waiting_only)
+        return bool(self.run("overtake", *call))
+
+    def overtake_all(self, ended: Sequence[tuple[OpenPrompt, End]], why: str) -> list[Reply]:
+        """The same for many in one round trip; per prompt 1, 0 where it moved on, or the CommandRefused."""
+        calls = [
+            self._overtaking(each.id, each.stage, each.priority, each.entry_id, end, why, False) for each, end in ended
+        ]
+        return self.run_all("overtake", calls)
+
+    def _overtaking(
+        self, prompt_id: str, stage: Stage, priority: int, entry_id: str, end: End, why: str, waiting_only: bool
+    ) -> tuple[list[str], list[Argument]]:
         keys = [self.keys.streams[stage][priority], self.keys.prompt(prompt_id), *self._ending()]
         keys.append(self.keys.image(prompt_id, "light"))
         arguments: list[Argument] = [entry_id, prompt_id, end, why, self._ttl_ms, self.settings.done_keep_s]
-        return bool(self.run("overtake", keys, [*arguments, int(waiting_only)]))
+        return keys, [*arguments, int(waiting_only)]
 
 
 def packed(value: list[list[Any]]) -> bytes:

@@ -18,12 +18,19 @@ from shared.errors import MalformedEntry
 from shared.exchange import Broken, Claim, Hop, flatten
 from shared.messages import Entry, Job, Wire
 from shared.pictures import open_pictures
-from shared.schema import RETURNED, SUSPECT, Stage, node_of
-from shared.wire import read_id
+from shared.schema import GROUP, LETTER_LIMIT, MESSAGE_LIMIT, RETRY_MS, RETURNED, SUSPECT, VALUE_LIMIT, Stage, node_of
+from shared.standing import UNREADABLE
+from shared.wire import integer_or, read_id
 
-LETTER_LIMIT: Final = 32 * 1024  # bytes that a dead letter keeps of a malformed entry
-LETTER_FIELDS: Final = 64
-VALUE_LIMIT: Final = 4096
+LETTER_FIELDS: Final = 64  # that a dead letter keeps of a malformed entry
+
+
+class HopsRefused(CommandRefused):
+    """Redis refused the hops of these entries, which stay pending; the others of the batch are done."""
+
+    def __init__(self, reason: str, entries: Sequence[Entry]) -> None:
+        super().__init__(reason)
+        self.entries = entries
 
 
 class Broker(Admission):
@@ -49,25 +56,32 @@ class Broker(Admission):
         hold_s: float,
         allowance_s: float,
         service_s: Sequence[float],
+        suspects: bool = True,
     ) -> Claim:
-        """Take a batch for this consumer, which must hold the slot. `service_s[n-1]`: seconds for n."""
+        """Take a batch for this consumer, which must hold the slot; that proves that it lives.
+
+        `service_s[n-1]`: seconds for n; `suspects`: also those that are drawn alone, and before all others.
+        """
         following = self.keys.streams["heavy"] if stage == "light" else ()
         keys = [*self.keys.streams[stage], self.keys.plan, slot_key, self.keys.wake[stage], self.keys.totals]
-        keys += following
-        arguments: list[Argument] = [consumer, consumer, batch, hold_s, allowance_s, *service_s[:batch]]
+        keys += [self.keys.worker(consumer), *following]
+        arguments: list[Argument] = [consumer, consumer, batch, hold_s, allowance_s, self._lease_ms, int(suspects)]
+        arguments += service_s[:batch]
         status, version, now, ask_again, next_waiting, *rows = self.run("claim", keys, arguments)
         entries: list[Entry] = []
         broken: list[Broken] = []
-        for priority, (entry_id, flat) in zip(rows[::2], rows[1::2], strict=True):
+        for priority, (entry_id, flat, *too_large) in zip(rows[::2], rows[1::2], strict=True):
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             try:
+                if too_large:
+                    raise MalformedEntry(f"the message has {too_large[0]} bytes, {MESSAGE_LIMIT} are allowed", fields)
                 entries.append(Entry(priority, entry_id.decode(), Job.from_wire(fields)))
             except MalformedEntry as error:
                 broken.append(Broken(priority, entry_id.decode(), error))
         return Claim(
             holder=status != b"not_holder",
             regrouped=status == b"regrouped",
-            plan_version=int(version),
+            plan_version=integer_or(version, UNREADABLE),
             now=float(now),
             ask_again_s=float(ask_again),
             next_waiting=next_waiting,
@@ -76,7 +90,10 @@ class Broker(Admission):
         )
 
     def adopt(self, stage: Stage, entry: Entry, allowance_s: float) -> Entry:
-        """Fill in what an entry written by hand lacks; the same entry always gets the same id and times."""
+        """Fill in what an entry written by hand lacks; the same entry always gets the same id and times.
+
+        A light picture that it claims and that nobody made is none.
+        """
         job = entry.job
         prompt_id = job.id or f"{stage}-{entry.priority}-{entry.entry_id}"
         written = int(entry.entry_id.split("-")[0]) / 1000
@@ -91,34 +108,56 @@ class Broker(Admission):
             f"{published:.6f}",
             f"{deadline:.6f}",
         ]
-        stamped = [float(time) for time in self.run("adopt", keys, arguments)]
-        return replace(entry, job=replace(job, id=prompt_id, published=stamped[0], deadline=stamped[1]))
+        published_at, due_at, has_light = self.run("adopt", keys, arguments)
+        visits = job.visits if has_light else tuple(visit for visit in job.visits if visit.stage != "light")
+        known = replace(job, id=prompt_id, published=float(published_at), deadline=float(due_at), visits=visits)
+        return replace(entry, job=known)
 
     def commit(self, stage: Stage, consumer: str, hops: Sequence[Hop]) -> list[int]:
         """Hop or end each prompt of a batch; each happens wholly or not at all.
 
         Per hop: 1 done, 0 no longer ours, 2 overtaken by the keeper (a heavy picture is kept as an upgrade).
         A record that is missing belongs to an entry written by hand with an id: it is adopted first.
-        Raises CommandRefused when Redis refused one; that prompt stays pending, the others are done.
+        Raises HopsRefused when Redis refused some, CommandRefused when it refused all alike.
         """
         if self.settings.pictures_at:
-            hops = self._put_pictures(stage, hops)
+            hops = self._put_pictures(stage, consumer, hops)
         replies = self._commit(stage, consumer, hops)
         orphans = [i for i, reply in enumerate(replies) if reply == -1]
         for i in orphans:
-            self.adopt(stage, hops[i].entry, self.settings.deadline_s or 0.0)
+            try:
+                self.adopt(stage, hops[i].entry, self.settings.deadline_s or 0.0)
+            except CommandRefused as wrong:
+                replies[i] = str(wrong).encode()
+        orphans = [i for i in orphans if replies[i] == -1]
         for i, reply in zip(orphans, self._commit(stage, consumer, [hops[i] for i in orphans]), strict=True):
             replies[i] = reply
-        for reply in replies:
-            if isinstance(reply, bytes):
-                raise CommandRefused(reply.decode(errors="replace"))
         if self.settings.pictures_at and 0 in replies:
             self._drop_cancelled(stage, hops)
+        refused = {i: reply for i, reply in enumerate(replies) if isinstance(reply, bytes)}
+        for reply in refused.values():
+            raise HopsRefused(reply.decode(errors="replace"), [hops[i].entry for i in refused])
         return replies
 
-    def _put_pictures(self, stage: Stage, hops: Sequence[Hop]) -> list[Hop]:
-        """Pictures that live elsewhere are put there first: an outcome never names one that is not there."""
-        self.pictures.put({(hop.entry.job.id, stage): hop.picture for hop in hops if hop.picture})
+    def _put_pictures(self, stage: Stage, consumer: str, hops: Sequence[Hop]) -> list[Hop]:
+        """Pictures that live elsewhere are put there first: an outcome never names one that is not there.
+
+        Whoever was fenced out while drawing puts none. Only between this look and the hop may that happen unseen.
+        """
+        drawn = [hop for hop in hops if hop.picture]
+        pipe = self.client.pipeline(transaction=False)
+        for hop in drawn:
+            place = hop.entry.entry_id
+            pipe.hmget(self.keys.prompt(hop.entry.job.id), ["state", "entry", "overtaken"])
+            pipe.xpending_range(self.keys.streams[stage][hop.entry.priority], GROUP, place, place, 1, consumer)
+        seen = pipe.execute(raise_on_error=False)
+        ours = [
+            hop for hop, *about in zip(drawn, seen[::2], seen[1::2], strict=True) if _may_put(hop, consumer, *about)
+        ]
+        deadlines = {(hop.entry.job.id, stage): hop.entry.job.deadline for hop in ours if hop.end is None}
+        now = self.now() if deadlines else 0.0
+        open_s = {place: deadline - now for place, deadline in deadlines.items()}
+        self.pictures.put({(hop.entry.job.id, stage): hop.picture for hop in ours}, open_s)
         return [replace(hop, picture=b"") for hop in hops]
 
     def _drop_cancelled(self, stage: Stage, hops: Sequence[Hop]) -> None:
@@ -150,19 +189,28 @@ class Broker(Admission):
         job = entry.job
         stated: Wire = {"id": job.id, "published": f"{job.published:.6f}", "deadline": f"{job.deadline:.6f}"}
         stated |= {"reason": broken.error.reason[:500], "stage": stage}
-        self._commit(stage, consumer, [Hop(entry, "failed", "malformed", fields=flatten(stated) + _kept(raw, stated))])
+        self.commit(stage, consumer, [Hop(entry, "failed", "malformed", fields=flatten(stated) + _kept(raw, stated))])
 
     def hand_back(self, stage: Stage, consumer: str, entries: Iterable[Entry], *, suspect: bool = False) -> int:
         """Return entries to the queue at their old place; suspect ones are drawn alone from then on."""
-        pairs = [part for entry in entries for part in (entry.priority, entry.entry_id)]
-        return self._hand_back(stage, [consumer, SUSPECT if suspect else RETURNED, *pairs]) if pairs else 0
+        return self._hand_back(stage, consumer, SUSPECT if suspect else RETURNED, RETRY_MS, entries)
+
+    def set_aside(self, stage: Stage, consumer: str, entries: Iterable[Entry | Broken]) -> int:
+        """Return entries that Redis refuses: each is tried again alone, but not before RETRY_MS have passed."""
+        return self._hand_back(stage, consumer, SUSPECT, 0, entries)
 
     def hand_back_all(self, stage: Stage, consumer: str) -> int:
         """Return whatever this consumer holds, known to it or not (after a broken connection)."""
-        return self._hand_back(stage, [consumer, RETURNED])
+        return self._hand_back(stage, consumer, RETURNED, RETRY_MS, None)
 
-    def _hand_back(self, stage: Stage, arguments: list[Argument]) -> int:
-        return cast(int, self.run("hand_back", [*self.keys.streams[stage], self.keys.wake[stage]], arguments))
+    def _hand_back(
+        self, stage: Stage, consumer: str, to: str, idle_ms: int, entries: Iterable[Entry | Broken] | None
+    ) -> int:
+        pairs = [part for entry in entries or () for part in (entry.priority, entry.entry_id)]
+        if entries is not None and not pairs:
+            return 0
+        keys = [*self.keys.streams[stage], self.keys.wake[stage]]
+        return cast(int, self.run("hand_back", keys, [consumer, to, idle_ms, *pairs]))
 
     def purge_letters(self) -> int:
         """Throw all dead letters away; returns how many."""
@@ -189,11 +237,35 @@ class Broker(Admission):
         """Forget pictures that are too old or exceed the budget, but none of an open prompt; returns how many."""
         return self.pictures.expire(lambda ids: {each for each, state in self.states(ids).items() if state == "open"})
 
-    def move_to_light(self, prompt_id: str, priority: int, entry_id: str) -> bool:
-        """Move a prompt that waits for heavy, without a picture, to the light stage."""
+    def move_to_light(
+        self, prompt_id: str, priority: int, entry_id: str, *, silent_s: float | None = None, holder: str = ""
+    ) -> bool:
+        """Move a prompt without a picture from the heavy stage to the light one, if nobody but `holder` draws it.
+
+        `silent_s`: also from a worker whose lease was not renewed for so long; it may be dead, and what it still
+        brings is refused.
+        """
         streams = self.keys.streams
         keys = [streams["heavy"][priority], self.keys.prompt(prompt_id), streams["light"][priority]]
-        return bool(self.run("move", [*keys, self.keys.wake["light"]], [entry_id, prompt_id]))
+        keys.append(self.keys.wake["light"])
+        reply = self.run("move", keys, [entry_id, prompt_id, holder])
+        if isinstance(reply, bytes) and silent_s is not None:
+            keys.append(self.keys.worker(reply.decode()))
+            reply = self.run("move", keys, [entry_id, prompt_id, reply, self._lease_ms - int(silent_s * 1000)])
+        return bool(reply == 1)
+
+
+def _may_put(hop: Hop, consumer: str, record: Any, pending: Any) -> bool:
+    """Whether a hop's picture is wanted: its prompt is still the consumer's, or was overtaken in its hands.
+
+    What cannot be asked counts as a yes: the hop itself asks again.
+    """
+    if isinstance(record, CommandRefused) or isinstance(pending, CommandRefused):
+        return True
+    state, entry, overtaken = ((each or b"").decode(errors="replace") for each in record)
+    if pending:
+        return not state or (state == "open" and entry == hop.entry.entry_id)
+    return entry == hop.entry.entry_id and overtaken == consumer
 
 
 def _id_or_none(raw: Mapping[bytes, bytes]) -> str:

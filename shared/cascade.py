@@ -130,8 +130,8 @@ def verdict(
 ) -> Verdict:
     """What the keeper does with an open prompt.
 
-    `stage`: where it waits or runs; `light_s`: seconds until a light worker has drawn it, queue included;
-    `alone_s`: seconds it takes alone and at once: with less, no move helps.
+    `stage`: where it waits or runs; `light_s`: see `last_call_s`; `alone_s`: seconds light takes for it alone and
+    at once: with less, no move helps.
     """
     if has_light:
         return "keep_light" if time_left_s <= margin_s else "wait"
@@ -144,6 +144,19 @@ def verdict(
 def hopeless(deadline: float, now: float, service_s: float) -> bool:
     """Whether a waiting prompt can no longer be drawn by its deadline, even alone and at once."""
     return now + service_s > deadline
+
+
+def lets_go(
+    stage: Stage, has_light: bool, deadline: float, now: float, service_s: Sequence[float], margin_s: float
+) -> bool:
+    """Whether a worker lets a prompt go that it has claimed, instead of drawing it.
+
+    `service_s[n - 1]`: seconds for a batch of n, up to the batch as claimed. One that can't be drawn in time even
+    alone; and one without a picture that heavy would draw with less than `margin_s` to spare, while light still can.
+    """
+    if hopeless(deadline, now, service_s[0]):
+        return True
+    return stage == "heavy" and not has_light and hopeless(deadline, now, service_s[-1] + margin_s)
 
 
 def wait_s(stage: Stage, ahead: float, plan: Plan) -> float:
@@ -201,6 +214,18 @@ def light_time_s(waiting: int, plan: Plan | None, alone_s: float) -> float:
     if plan is None or not plan.light_workers:
         return alone_s
     return min(light_wait_s(waiting, plan) + plan.light_service_s, LONGEST_LIGHT_S)
+
+
+def last_call_s(waiting: Mapping[Stage, int], plan: Plan | None, alone_s: Mapping[Stage, float]) -> float:
+    """Seconds before its deadline at which one that waits for heavy without a picture leaves for light.
+
+    `alone_s`: the seconds of a batch of one, by stage. What light needs for it; but where light is so crowded that
+    heavy would draw it sooner, it stays until heavy can't draw it any more.
+    """
+    light_s = light_time_s(waiting["light"], plan, alone_s["light"])
+    if plan is None or heavy_time_s(waiting["heavy"], plan) >= light_s:
+        return light_s
+    return min(light_s, alone_s["heavy"])
 
 
 class Queued(Protocol):

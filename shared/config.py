@@ -61,7 +61,7 @@ class Settings(BaseModel):
         None, gt=0, description="MiB of pictures kept; default: a quarter of Redis' memory limit, or 256 without one"
     )
     done_keep_s: float = Field(3600.0, gt=0, description="how long outcomes stay in the done stream")
-    http_host: str = Field("127.0.0.1", description="address the gateway listens on; beyond this machine only with keys")
+    http_host: str = Field("127.0.0.1", description="address of the gateway; beyond this machine only with keys")
     http_port: int = Field(8000, ge=0, le=65535, description="port the gateway listens on; 0: any that is free")
     http_keys: Path | None = Field(None, description="TOML file with the gateway's API keys (services.ctl key add)")
     supervisor_socket: Path = Field(Path("logs/supervisor.sock"), description="unix socket of the node's supervisor")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -23,12 +24,20 @@ import redis
 from redis.backoff import NoBackoff
 from redis.connection import Connection as PlainConnection
 from redis.connection import parse_url
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from shared.config import Settings
-from shared.errors import ServerUnfit
+from shared.errors import ServerAway, ServerUnfit
 from shared.schema import GROUP, SHARED_WITH_SCRIPTS, STAGES, Keys
 
 
@@ -38,7 +47,7 @@ class Away(redis.ConnectionError):
 
 # A server that is away, loading or not the primary: wait, connect again, go on.
 Unreachable: Final = (redis.ConnectionError, redis.TimeoutError)
-CommandRefused: Final = ResponseError
+CommandRefused = ResponseError
 OLDEST: Final = (6, 2)
 # A server that is silent for longer is away. Silence is all that a half-open connection gives.
 ANSWER_S: Final = 3.0
@@ -54,6 +63,7 @@ _NOT_NOW: Final = re.compile(
     r"(READONLY|LOADING|MASTERDOWN|BUSY|UNBLOCKED|NOREPLICAS|CLUSTERDOWN|TRYAGAIN) "
 )
 NO_GROUP: Final = ("NOGROUP", "requires the key to exist")  # how a missing group and a missing stream are refused
+_CUT_SHORT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # the server died in the handshake
 _LUA: Final = Path(__file__).parent / "lua"
 Argument = str | bytes | int | float
 Reply = Any
@@ -62,6 +72,14 @@ Reply = Any
 def means_away(answer: str) -> bool:
     """Whether an error answer, with its code, means that the server cannot serve now, but another or itself will."""
     return _NOT_NOW.match(answer) is not None
+
+
+def _in_vain(wrong: RedisError) -> bool:
+    """Whether a server that cannot be used now will not let us in later either, as far as can be known."""
+    if not isinstance(wrong, Unreachable) or isinstance(wrong, AuthenticationError | AuthorizationError):
+        return True
+    cause = wrong.__context__
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_SHORT)
 
 
 def without_secrets(url: str) -> str:
@@ -173,7 +191,10 @@ class Connection:
         return redis.Redis.from_pool(_pool(self.settings.redis_url, timeout_s))
 
     def check(self) -> None:
-        """Raise ServerUnfit with one line when this server cannot carry the project; make the groups."""
+        """Make the groups. Raise, with one line, ServerAway when waiting may help, and else ServerUnfit.
+
+        What Redis refuses of the groups for another reason than our rights is for whoever needs them.
+        """
         url = self.address
         try:
             server = cast(Mapping[str, Any], self.client.info("server"))
@@ -182,12 +203,23 @@ class Connection:
             if version < OLDEST:
                 raise ServerUnfit(f"Redis at {url} is {server['redis_version']}; 6.2 or newer is needed")
             if role != "master":
-                raise ServerUnfit(f"Redis at {url} is a read-only replica; name its primary in REDIS_URL")
-            self.ensure_groups()
+                raise ServerAway(f"Redis at {url} is a read-only replica; name its primary in REDIS_URL")
+            self._try_groups()
         except BusyLoadingError:
-            raise ServerUnfit(f"Redis at {url} is still loading its files; try again when it is done") from None
+            raise ServerAway(f"Redis at {url} is still loading its files; try again when it is done") from None
         except RedisError as wrong:
-            raise ServerUnfit(f"Redis at {url} cannot be used: {wrong}") from None
+            kind = ServerUnfit if _in_vain(wrong) else ServerAway
+            raise kind(f"Redis at {url} cannot be used: {wrong}") from None
+        except UnicodeError as wrong:
+            raise ServerUnfit(f"{url} names no host: {wrong}") from None
+
+    def _try_groups(self) -> None:
+        try:
+            self.ensure_groups()
+        except NoPermissionError:
+            raise
+        except ResponseError:  # no memory left, or a key of another type: scripts that need the group make it
+            pass
 
     def ensure_groups(self) -> None:
         """Create the streams' groups where they are missing; all that can be, before it raises CommandRefused."""
@@ -226,12 +258,39 @@ class Connection:
             self.ensure_groups()  # somebody deleted a group, or a failover came before it was copied
             return self._execute(script, keys, arguments)
 
+    def run_all(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Reply]:
+        """Run one script for each pair of keys and arguments, in one round trip.
+
+        What went wrong with one is a CommandRefused in its place; raises one of Unreachable.
+        """
+        if not self._digests:
+            self._load()
+        replies = self._execute_all(script, calls)
+        again = [i for i, reply in enumerate(replies) if isinstance(reply, ResponseError) and _mendable(reply)]
+        if again:
+            self._load()
+            self.ensure_groups()
+            for i, reply in zip(again, self._execute_all(script, [calls[i] for i in again]), strict=True):
+                replies[i] = reply
+        return replies
+
+    def _execute_all(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Reply]:
+        pipe: Any = self.client.pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipe.execute_command("EVALSHA", self._digests[script], len(keys), *keys, *arguments)
+        return cast("list[Reply]", pipe.execute(raise_on_error=False))
+
     def _execute(self, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:
         client: Any = self.client
         return client.execute_command("EVALSHA", self._digests[script], len(keys), *keys, *arguments)
 
     def _load(self) -> None:
         self._digests = {name: str(self.client.script_load(text)) for name, text in self._sources.items()}
+
+
+def _mendable(refused: ResponseError) -> bool:
+    """Whether a script will run once it is loaded again, or the groups are there again."""
+    return isinstance(refused, NoScriptError) or any(words in str(refused) for words in NO_GROUP)
 
 
 def _scripts() -> dict[str, str]:

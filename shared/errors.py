@@ -3,7 +3,9 @@
 CascadeError                 anything a user can mend; services print it as one line and end with exit code 2
  ├─ SettingsError            a setting, table or trace is wrong; names the file, line and field
  ├─ MalformedEntry           a stream entry that is no prompt; carries its bytes
- ├─ ServerUnfit              Redis is absent, too old, or may not be written to
+ ├─ PlanUnreadable           what stands in Redis as the plan is none; carries its version
+ ├─ ServerUnfit              Redis is too old, or does not let us in
+ │   └─ ServerAway           Redis is absent, loads its files or is a replica: waiting may mend it
  └─ ModelError               a model cannot be loaded, or drew something that is no picture
 """
 
@@ -21,11 +23,23 @@ class SettingsError(CascadeError):
 
 
 class ServerUnfit(CascadeError):
-    """Redis is not there, too old, or refuses writes."""
+    """Redis is too old, or does not let us in."""
+
+
+class ServerAway(ServerUnfit):
+    """Redis is not there, or not now: services wait for it, people's commands say so and end."""
 
 
 class ModelError(CascadeError):
     """A model cannot be loaded, or drew something that is no picture."""
+
+
+class PlanUnreadable(CascadeError):
+    """What stands in Redis as the plan is none. `version`: the one that it claims, 0 where that is no number either."""
+
+    def __init__(self, reason: str, version: int) -> None:
+        super().__init__(reason)
+        self.version = version
 
 
 class MalformedEntry(CascadeError):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from shared.errors import MalformedEntry
 from shared.messages import End, Entry, Job, Wire
+from shared.schema import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,18 @@ class Cancellation:
     id: str
     done: bool
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPrompt:
+    """What the keeper must know of an open prompt."""
+
+    id: str
+    deadline: float
+    stage: Stage
+    priority: int
+    entry_id: str
+    has_light: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ process started: an id that was given again, or one of another container, is nev
 from __future__ import annotations
 
 import os
+import select
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 _STARTED: Final = 19  # field 22 of /proc/<pid>/stat, counted after the name in parentheses
+_LOOK_S: Final = 0.1  # between two looks at processes of whose end the system cannot tell by itself
 
 
 def identity() -> str:
@@ -35,10 +37,53 @@ def ended(known: str) -> bool:
         os.kill(number, 0)
     except ProcessLookupError:
         return True
+    except OverflowError:  # no process has such a number
+        return False
     except OSError:
         pass  # it belongs to somebody else: then /proc may tell
     now = _stat(number)
     return bool(now) and (now[0] in "ZX" or now[_STARTED] != started)
+
+
+class Deaths:
+    """Hears from the system that processes end, without asking for each again and again."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._handles: dict[str, int] = {}
+        self._unheard: set[str] = set()  # of whose end the system does not tell by itself: they are asked for
+
+    def watch(self, known: str) -> None:
+        """Listen for the end of the process of that identity; one of another machine is never heard of."""
+        try:
+            handle = os.pidfd_open(int(known.split()[2]))
+        except (OSError, ValueError, OverflowError, AttributeError, IndexError):
+            self._unheard.add(known)
+            return
+        # Asked now that the handle stands: the id may have been given to another process before.
+        if ended(known) or not known.startswith(f"{_place()} "):
+            os.close(handle)
+            self._unheard.add(known)
+            return
+        self._handles[known] = handle
+        self._poll.register(handle, select.POLLIN)
+
+    def forget(self, known: str) -> None:
+        """Listen no longer."""
+        self._unheard.discard(known)
+        if (handle := self._handles.pop(known, None)) is not None:
+            self._poll.unregister(handle)
+            os.close(handle)
+
+    def over(self) -> set[str]:
+        """Those that have ended and were not forgotten."""
+        signalled = {handle for handle, _ in self._poll.poll(0)}
+        heard = {known for known, handle in self._handles.items() if handle in signalled}
+        return heard | {known for known in self._unheard if ended(known)}
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep for so long, or until one of them has ended; shortly where the system does not tell by itself."""
+        self._poll.poll(max(0.0, min(timeout_s, _LOOK_S) if self._unheard else timeout_s) * 1000)
 
 
 @cache

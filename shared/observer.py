@@ -5,16 +5,24 @@ For the planner's view, the keeper, recorders and people's tools.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from itertools import count
+from typing import Any, Final, cast
 
 from shared.connection import BLOCK_S, CommandRefused, Connection
+from shared.errors import PlanUnreadable
+from shared.exchange import OpenPrompt
 from shared.messages import Outcome
 from shared.orders import Deed
 from shared.pictures import open_pictures
 from shared.plans import Plan, Slot
-from shared.schema import GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage, node_of
+from shared.schema import CLASSES, GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage, node_of
+from shared.standing import read_ceiling
+from shared.wire import finite, integer_or
+
+SLOT_LIMIT: Final = 10**6  # numbers past it are no slot's
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +31,6 @@ class Backlog:
 
     waiting: int
     running: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenPrompt:
-    """What the keeper must know of an open prompt."""
-
-    id: str
-    deadline: float
-    stage: Stage
-    priority: int
-    entry_id: str
-    has_light: bool
 
 
 Fields = dict[bytes, bytes]
@@ -51,9 +47,10 @@ class Observer:
         self._pictures = open_pictures(connection)
 
     def totals(self) -> dict[str, float]:
-        """The counters, from `{d}:totals`."""
+        """The counters, from `{d}:totals`; one that is no number is passed over."""
         raw = cast(Fields, self._client.hgetall(self.keys.totals))
-        return {name.decode(): float(value) for name, value in raw.items()}
+        counted = {name.decode(errors="replace"): _number(value) for name, value in raw.items()}
+        return {name: number for name, number in counted.items() if number is not None}
 
     def backlog(self) -> dict[Stage, Backlog]:
         """Waiting = XLEN - pending + handed back; `lag` is absent on Redis 6.2 and turns nil on 7."""
@@ -76,29 +73,33 @@ class Observer:
             found[stage] = Backlog(waiting, running)
         return found
 
-    def workers(self, node: str = "") -> list[dict[str, str]]:
-        """What every live worker says of itself; its name is in the group, its key is its lease.
+    def workers(self) -> list[dict[str, str]]:
+        """What every live worker says of itself; its name is in the group, its key is its lease."""
+        return self.about(self.worker_names())
 
-        `node`: those of one node only.
-        """
-        prefix = f"{node}-".encode() if node else b""
-        names: list[bytes] = []
+    def about(self, names: Iterable[str]) -> list[dict[str, str]]:
+        """What those of these workers that live say of themselves."""
+        return self._hashes(self.keys.worker(name) for name in names)
+
+    def worker_names(self) -> list[str]:
+        """The workers that a group knows, those that died not long ago among them."""
+        names: list[str] = []
         for stage in STAGES:
             try:
                 rows = self._client.xinfo_consumers(self.keys.streams[stage][NORMAL], GROUP)
             except CommandRefused:  # the group is gone; whoever claims next makes it again
                 continue
-            names += [row["name"] for row in rows if row["name"].startswith(prefix)]
-        return self._hashes(self.keys.worker(name.decode()) for name in names)
+            names += [row["name"].decode(errors="replace") for row in rows]
+        return [name for name in names if name not in (RETURNED, SUSPECT)]
 
     def ceilings(self, models: Mapping[Stage, str], gpus: Iterable[str]) -> dict[Stage, dict[str, int]]:
         """The most prompts of a batch by stage and GPU type, where a larger one did not fit the memory."""
         places = [(stage, gpu) for stage in models for gpu in sorted(gpus)]
         keys = [self.keys.ceiling(models[stage], gpu) for stage, gpu in places]
         found: dict[Stage, dict[str, int]] = {}
-        for (stage, gpu), ceiling in zip(places, self._client.mget(keys) if keys else (), strict=True):
-            if ceiling is not None:
-                found.setdefault(stage, {})[gpu] = int(ceiling)
+        for (stage, gpu), text in zip(places, self._client.mget(keys) if keys else (), strict=True):
+            if (ceiling := read_ceiling(text)) is not None:
+                found.setdefault(stage, {})[gpu] = ceiling
         return found
 
     def in_hands(self, node: str) -> tuple[int, int]:
@@ -109,7 +110,8 @@ class Observer:
                 pipe.xinfo_consumers(stream, GROUP)
         replies = [rows for rows in pipe.execute(raise_on_error=False) if not isinstance(rows, CommandRefused)]
         held = sum(row["pending"] for rows in replies for row in rows if node_of(row["name"].decode()) == node)
-        slots = {int(worker["slot"]) for worker in self.workers(node)}
+        here = self.about(name for name in self.worker_names() if node_of(name) == node)
+        slots = {int(worker["slot"]) for worker in here if worker.get("slot", "").isdigit()}
         tokens = self._client.mget([self.keys.slot(node, slot) for slot in sorted(slots)]) if slots else ()
         return held, sum(token is not None for token in tokens)
 
@@ -123,7 +125,8 @@ class Observer:
 
     def nodes(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """What the agents of these nodes say, by the node's name."""
-        return {about["name"]: about for about in self._hashes(self.keys.node(name) for name in names)}
+        found = self._hashes(self.keys.node(name) for name in names)
+        return {about["name"]: about for about in found if "name" in about}
 
     def slots(self) -> tuple[Slot, ...]:
         """Every slot that can draw, with the stages whose workers are ready on it.
@@ -132,12 +135,12 @@ class Observer:
         a slot that left the view while it changes would be planned away, and the fleet would never come to rest.
         """
         able: dict[tuple[str, int, str], set[Stage]] = {}
-        workers = self.workers()
+        workers = [worker for worker in self.workers() if knows_its_place(worker)]
         for worker in workers:
             if worker.get("ready") == "1":
-                place = (worker["node"], int(worker["slot"]), worker["gpu"])
+                place = (worker["node"], int(worker["slot"]), worker.get("gpu", ""))
                 able.setdefault(place, set()).add(cast(Stage, worker["stage"]))
-        planned = {(node, int(number)) for node, number in self._planned()}
+        planned = self._planned()
         nodes = self.nodes({worker["node"] for worker in workers} | {node for node, _ in planned})
         swapping = {name: about for name, about in nodes.items() if about.get("resident") == "0"}
         for node, number in planned - {place[:2] for place in able}:
@@ -148,23 +151,31 @@ class Observer:
             for (node, number, gpu), stages in sorted(able.items())
         )
 
-    def _planned(self) -> list[list[str]]:
+    def _planned(self) -> set[tuple[str, int]]:
         """Node and number of each slot that the plan in force gives a stage."""
-        names = self._client.hkeys(self.keys.plan)
-        return [name.decode()[5:].rsplit(":", 1) for name in names if name.startswith(b"slot:")]
+        names = (name.decode(errors="replace") for name in self._client.hkeys(self.keys.plan))
+        slots = (name.removeprefix("slot:").rpartition(":") for name in names if name.startswith("slot:"))
+        return {(node, int(number)) for node, _, number in slots if node and _is_slot(number)}
 
     def open_prompts(self, before: float, limit: int = 1000) -> list[OpenPrompt]:
         """Open prompts due before a time, the most urgent first; one whose record cannot be read is passed over."""
-        due = self._client.zrangebyscore(self.keys.due, "-inf", before, start=0, num=limit, withscores=True)
-        names = ["stage", "class", "entry", "light"]
+        found: list[OpenPrompt] = []
+        looked = limit
+        for start in count(0, limit):
+            if len(found) >= limit or looked < limit:
+                break
+            due = self._client.zrangebyscore(self.keys.due, "-inf", before, start=start, num=limit, withscores=True)
+            found += self._readable(due)
+            looked = len(due)
+        return found
+
+    def _readable(self, due: Sequence[tuple[bytes, float]]) -> list[OpenPrompt]:
         pipe = self._client.pipeline(transaction=False)
         for prompt_id, _ in due:
-            pipe.hmget(self.keys.prompt(prompt_id.decode()), names)
-        return [
-            _open_prompt(prompt_id.decode(), deadline, record)
-            for (prompt_id, deadline), record in zip(due, pipe.execute(raise_on_error=False), strict=True)
-            if not isinstance(record, CommandRefused)
-        ]
+            pipe.hmget(self.keys.prompt(prompt_id.decode(errors="replace")), ["stage", "class", "entry", "light"])
+        replies = pipe.execute(raise_on_error=False)
+        found = (_open_prompt(*pair, record) for pair, record in zip(due, replies, strict=True))
+        return [prompt for prompt in found if prompt is not None]
 
     def next_due(self) -> float | None:
         """The earliest deadline of all open prompts."""
@@ -172,14 +183,14 @@ class Observer:
         return float(first[0][1]) if first else None
 
     def outcomes(self, after: str = "0", count: int = 1000) -> tuple[list[Outcome], str]:
-        """Outcomes after a stream id, oldest first, and the id to go on from."""
+        """Outcomes after a stream id, oldest first, and the id to go on from; an unreadable one is passed over."""
         rows = self.rows(self.keys.done, after, count)
-        return [Outcome.from_wire(fields) for _, fields in rows], rows[-1][0].decode() if rows else after
+        return list(_outcomes(rows)), rows[-1][0].decode() if rows else after
 
     def plans(self, after: str = "0", count: int = 1000) -> tuple[list[Plan], str]:
-        """Plans after a stream id, oldest first, and the id to go on from."""
+        """Plans after a stream id, oldest first, and the id to go on from; an unreadable one is passed over."""
         rows = self.rows(self.keys.plans, after, count)
-        return [Plan.from_wire(fields) for _, fields in rows], rows[-1][0].decode() if rows else after
+        return list(_plans(rows)), rows[-1][0].decode() if rows else after
 
     def latest(self, key: str, count: int, after: str = "", before: str = "") -> Sequence[StreamRow]:
         """The newest rows of a stream, oldest first; those after and before an id, where one is given."""
@@ -228,19 +239,50 @@ class Observer:
             pipe.hgetall(key)
         found: list[Any] = pipe.execute(raise_on_error=False)
         kept: list[Mapping[bytes, bytes]] = [raw for raw in found if raw and not isinstance(raw, CommandRefused)]
-        return [{name.decode(): value.decode() for name, value in raw.items()} for raw in kept]
+        return [
+            {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
+            for raw in kept
+        ]
 
 
-def _open_prompt(prompt_id: str, deadline: float, record: Sequence[bytes | None]) -> OpenPrompt:
-    stage, priority, entry, light = record
-    return OpenPrompt(
-        id=prompt_id,
-        deadline=deadline,
-        stage=cast(Stage, (stage or b"light").decode()),
-        priority=int(priority or 1),
-        entry_id=(entry or b"0-0").decode(),
-        has_light=light == b"1",
-    )
+def _outcomes(rows: Iterable[StreamRow]) -> Iterator[Outcome]:
+    for _, fields in rows:
+        with suppress(KeyError, ValueError):
+            yield Outcome.from_wire(fields)
+
+
+def _plans(rows: Iterable[StreamRow]) -> Iterator[Plan]:
+    for _, fields in rows:
+        with suppress(PlanUnreadable):
+            yield Plan.from_wire(fields)
+
+
+def knows_its_place(about: Mapping[str, str]) -> bool:
+    """Whether what stands under a worker's key says where it draws; anybody may have written it."""
+    return bool(about.get("node")) and about.get("stage") in STAGES and _is_slot(about.get("slot", ""))
+
+
+def _is_slot(number: str) -> bool:
+    return 0 <= integer_or(number.encode(), -1) <= SLOT_LIMIT
+
+
+def _number(text: bytes) -> float | None:
+    try:
+        return finite(float(text))
+    except ValueError:
+        return None
+
+
+def _open_prompt(prompt_id: bytes, deadline: float, record: Sequence[bytes | None] | Exception) -> OpenPrompt | None:
+    """None where the record is none, or says what no script writes."""
+    if isinstance(record, Exception):
+        return None
+    stage, priority, entry, light = (field.decode(errors="replace") if field else "" for field in record)
+    stage, priority = stage or "light", priority or str(NORMAL)
+    if stage not in STAGES or priority not in map(str, CLASSES):
+        return None
+    known = prompt_id.decode(errors="replace")
+    return OpenPrompt(known, deadline, stage, int(priority), entry or "0-0", has_light=light == "1")
 
 
 def _pending(summary: Any) -> tuple[int, int]:

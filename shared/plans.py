@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, cast
 
+from shared.errors import PlanUnreadable
 from shared.messages import Fields, Wire
-from shared.schema import Stage
+from shared.schema import LATEST_VERSION, STAGES, Stage
+from shared.wire import finite, integer_or, read_integer
 
 # The plan's mappings and what their fields are called in Redis.
 MAPPINGS: Final[Mapping[str, str]] = {"assignment": "slot", "light_on": "light_on", "heavy_on": "heavy_on"}
@@ -124,25 +126,53 @@ class Plan:
 
     @classmethod
     def from_wire(cls, raw: Fields) -> Plan:
-        """Read the hash; fields of a newer version are passed over."""
-        kinds: dict[str, Callable[[str], Any]] = {
-            "int": int,
-            "float": float,
-            "str": str,
-            "bool": lambda text: text == "1",
-        }
-        text = {name.decode(): value.decode() for name, value in raw.items()}
-        known: dict[str, Any] = {
-            item.name: kinds[cast(str, item.type)](text[item.name])
-            for item in fields(cls)
-            if item.name in text and item.type in kinds
-        }
-        return cls(
-            **known,
-            assignment={name: cast(Stage, stage) for name, stage in _under("slot", text)},
-            light_on={gpu: int(count) for gpu, count in _under("light_on", text)},
-            heavy_on={gpu: int(count) for gpu, count in _under("heavy_on", text)},
-        )
+        """Read the hash; fields of a newer version are passed over.
+
+        Raises PlanUnreadable, naming the field, where one is missing or holds what no planner writes.
+        """
+        text = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
+        known: dict[str, Any] = {}
+        try:
+            for item in fields(cls):
+                if item.name in MAPPINGS:
+                    entry_of = _stage if item.name == "assignment" else _count
+                    entries = _under(MAPPINGS[item.name], text)
+                    known[item.name] = {key: _read(entry_of, f"{item.name} of {key}", entry) for key, entry in entries}
+                elif item.name in text:
+                    known[item.name] = _read(_KINDS[cast(str, item.type)], item.name, text[item.name])
+            return cls(**known)
+        except (ValueError, TypeError) as wrong:
+            version = integer_or(raw.get(b"version"), 0)
+            raise PlanUnreadable(f"the plan: {wrong}"[:200], version if version <= LATEST_VERSION else 0) from None
+
+
+def _read(kind: Callable[[str], Any], name: str, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError as wrong:
+        raise ValueError(f"{name}: {wrong}") from None
+
+
+def _count(text: str) -> int:
+    number = read_integer(text.encode())
+    if not 0 <= number <= LATEST_VERSION:
+        raise ValueError(f"{number} is no count")
+    return number
+
+
+def _stage(text: str) -> Stage:
+    for stage in STAGES:
+        if text == stage:
+            return stage
+    raise ValueError(f"no stage is called {text!r}")
+
+
+_KINDS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "int": _count,
+    "float": lambda text: finite(float(text)),
+    "str": str,
+    "bool": lambda text: text == "1",
+}
 
 
 def _under(prefix: str, text: Mapping[str, str]) -> Iterator[tuple[str, str]]:

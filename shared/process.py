@@ -14,9 +14,10 @@ from types import FrameType
 from typing import Final
 
 from shared.connection import CommandRefused, Unreachable
-from shared.errors import CascadeError
+from shared.errors import CascadeError, ServerAway
 
 USER_ERROR: Final = 2
+SHORTEST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 1.0
 _SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -58,21 +59,62 @@ class Stop:
         self._event.set()
 
 
-def patiently(step: Callable[[], float], stop: Stop, logger: Logger, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
+def patiently(
+    step: Callable[[], float],
+    stop: Stop,
+    logger: Logger,
+    longest_pause_s: float = LONGEST_PAUSE_S,
+    sleep: Callable[[float], None] | None = None,
+) -> None:
     """Call `step` again and again, sleeping the seconds it returns; wait with jitter while Redis is away.
 
     A command that Redis refuses (out of memory, a key of another type) is said and tried again likewise.
+    `sleep`: another way to pass these seconds than to wait for `stop`.
     """
-    pause_s = 0.1
+    patience = _Patience(stop, logger, longest_pause_s)
+    sleep = sleep or stop.sleep
     while not stop:
         try:
-            stop.sleep(step())
-            pause_s = 0.1
+            sleep(step())
+            patience.renew()
         except (*Unreachable, CommandRefused) as wrong:
-            event = "redis is away" if isinstance(wrong, Unreachable) else "redis refused a command"
-            logger.warning(event, extra={"reason": str(wrong), "pause_s": round(pause_s, 2)})
-            stop.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(longest_pause_s, pause_s * 2)
+            patience.wait(wrong)
+
+
+def until_done(act: Callable[[], object], stop: Stop, logger: Logger) -> bool:
+    """Call `act` until it goes through, with the same patience; False where `stop` was set first.
+
+    A server that is away at the start is waited for likewise; raises ServerUnfit where waiting mends nothing.
+    """
+    patience = _Patience(stop, logger, LONGEST_PAUSE_S)
+    while not stop:
+        try:
+            act()
+            return True
+        except (ServerAway, *Unreachable, CommandRefused) as wrong:
+            patience.wait(wrong)
+    return False
+
+
+class _Patience:
+    """Longer and longer pauses, with jitter: a server that comes back must not meet all its clients at once."""
+
+    def __init__(self, stop: Stop, logger: Logger, longest_s: float) -> None:
+        self._stop = stop
+        self._logger = logger
+        self._longest_s = longest_s
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a short pause again."""
+        self._pause_s = SHORTEST_PAUSE_S
+
+    def wait(self, wrong: Exception) -> None:
+        """Say what went wrong, and pause."""
+        event = "redis refused a command" if isinstance(wrong, CommandRefused) else "redis is away"
+        self._logger.warning(event, extra={"reason": str(wrong), "pause_s": round(self._pause_s, 2)})
+        self._stop.sleep(self._pause_s * random.uniform(0.5, 1.5))
+        self._pause_s = min(self._longest_s, self._pause_s * 2)
 
 
 def parting(leave: Callable[[], object], logger: Logger) -> None:
@@ -89,10 +131,10 @@ def die_with_parent() -> None:
 
 
 def guarded(main: Callable[[], int]) -> None:
-    """Run a command; what the user can mend becomes one line and exit code 2."""
+    """Run a command; what the user can mend, Redis among it, becomes one line and exit code 2."""
     try:
         sys.exit(main())
-    except CascadeError as wrong:
+    except (CascadeError, *Unreachable, CommandRefused) as wrong:
         sys.stderr.write(f"{wrong}\n")
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:

@@ -17,9 +17,11 @@ CLASSES: Final = (URGENT, NORMAL, BATCH)
 
 GROUP: Final = "workers"
 # Reserved consumers. Entries handed back wait under RETURNED and keep their order and id; those whose
-# batch died wait under SUSPECT and are drawn alone, so that one poisonous prompt can't take others along.
+# batch died wait under SUSPECT and are drawn alone, so that one poisonous prompt can't take others along. What Redis
+# itself refused waits there too, idle for RETRY_MS before it is tried again: it must not keep the others out.
 RETURNED: Final = "returned"
 SUSPECT: Final = "suspect"
+RETRY_MS: Final = 1_000
 
 
 def node_of(consumer: str) -> str:
@@ -30,8 +32,13 @@ def node_of(consumer: str) -> str:
 NODE_TTL_S: Final = 15.0  # outlives a few missed beats of an agent, not a node that is gone
 EVENTS_KEPT: Final = 10_000  # enough for a dashboard that reloads; followers are never further behind
 PLANS_KEPT: Final = 1_000
+LATEST_VERSION: Final = 2**53 - 1  # of a plan; Lua counts no further, and past it no plan could be newer
 DEAD_KEPT: Final = 10_000
 AUDIT_KEPT: Final = 1_000  # orders come from people: months of them
+MESSAGE_LIMIT: Final = 64 * 1024  # bytes of an entry, names and values; workers see no more than a part of a larger one
+LETTER_LIMIT: Final = 32 * 1024  # bytes that a dead letter keeps of a malformed entry
+VALUE_LIMIT: Final = 4096  # ... of each of its names and values
+COUNT_DIGITS: Final = 15  # of the bytes that pictures take; Lua's numbers are exact to there
 CEILING_TTL_S: Final = 3600.0  # a neighbour may have left the GPU since: larger batches are tried again
 DEATHS: Final = 3  # workers that may die while they draw a prompt alone, before it fails as poison
 WAKE_TOKENS: Final = 64  # more tokens than idle workers would only cause empty looks
@@ -47,10 +54,16 @@ SHARED_WITH_SCRIPTS: Final[dict[str, str | int | float]] = {
     "GROUP": GROUP,
     "RETURNED": RETURNED,
     "SUSPECT": SUSPECT,
+    "RETRY_MS": RETRY_MS,
+    "MESSAGE_LIMIT": MESSAGE_LIMIT,
+    "LETTER_LIMIT": LETTER_LIMIT,
+    "VALUE_LIMIT": VALUE_LIMIT,
     "EVENTS_KEPT": EVENTS_KEPT,
     "PLANS_KEPT": PLANS_KEPT,
+    "LATEST_VERSION": LATEST_VERSION,
     "DEAD_KEPT": DEAD_KEPT,
     "AUDIT_KEPT": AUDIT_KEPT,
+    "COUNT_DIGITS": COUNT_DIGITS,
     "DEATHS": DEATHS,
     "WAKE_TOKENS": WAKE_TOKENS,
     "LOWER_EVERY": LOWER_EVERY,

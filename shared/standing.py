@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from shared.config import Settings
 from shared.connection import Argument, CommandRefused, Connection
+from shared.errors import PlanUnreadable
 from shared.exchange import Renewal, flatten
 from shared.messages import Entry
 from shared.orders import Order, Orders
@@ -24,7 +26,9 @@ from shared.schema import (
     Stage,
     node_of,
 )
+from shared.wire import integer_or
 
+UNREADABLE: Final = -1  # the version of a plan whose own is no number
 AT_ONCE: Final = 1000  # entries of one dead consumer that are taken back in one step
 
 
@@ -35,6 +39,7 @@ class Standing(Connection):
         super().__init__(settings)
         self._ttl_ms = int(settings.picture_ttl_s * 1000)
         self._lease_ms = int(settings.lease_s * 1000)
+        self._last_plan: Plan | None = None
 
     # -- a worker's lease ------------------------------------------------------------------------------------
 
@@ -52,7 +57,8 @@ class Standing(Connection):
         alive, holder, version, *still = self.run(
             "renew", keys, [consumer, consumer if holds else "", self._lease_ms, *pairs]
         )
-        return Renewal(bool(alive), bool(holder), int(version), frozenset(entry.decode() for entry in still))
+        ours = frozenset(entry.decode() for entry in still)
+        return Renewal(bool(alive), bool(holder), integer_or(version, UNREADABLE), ours)
 
     def retire(self, stage: Stage, consumer: str) -> None:
         """Forget a worker that ends. What it still holds it died of: that counts as a death."""
@@ -85,18 +91,28 @@ class Standing(Connection):
         return self._take_back(stage, consumer, slot_key, sure=True)
 
     def _consumers(self, stage: Stage, sweep: bool) -> list[str]:
-        found: dict[str, None] = {}
+        """Those that hold something; with `sweep` also those that the groups merely know."""
+        pipe = self.client.pipeline(transaction=False)
         for stream in self.keys.streams[stage]:
-            try:
-                rows = cast(list[Mapping[str, Any]], self.client.xinfo_consumers(stream, GROUP))
-            except CommandRefused as gone:
-                if "NOGROUP" in str(gone) or "no such key" in str(gone):
-                    self.ensure_groups()
-                elif "WRONGTYPE" not in str(gone):  # what sits there holds nobody's prompts
-                    raise
+            if sweep:
+                pipe.xinfo_consumers(stream, GROUP)
+            else:
+                pipe.xpending(stream, GROUP)
+        found: dict[str, None] = {}
+        for reply in pipe.execute(raise_on_error=False):
+            if isinstance(reply, CommandRefused):
+                self._mend(reply)
                 continue
-            found |= {cast(bytes, row["name"]).decode(): None for row in rows if row["pending"] or sweep}
+            rows: Any = reply if sweep else reply["consumers"]
+            found |= {cast(bytes, row["name"]).decode(): None for row in rows}
         return [name for name in found if name not in (RETURNED, SUSPECT)]
+
+    def _mend(self, refused: Exception) -> None:
+        """Make groups that are gone again; raises what cannot be mended."""
+        if "NOGROUP" in str(refused) or "no such key" in str(refused):
+            self.ensure_groups()
+        elif "WRONGTYPE" not in str(refused):  # what sits there holds nobody's prompts
+            raise refused
 
     def _without_lease(self, consumers: Sequence[str]) -> list[str]:
         """Those whose key is gone; the script asks again."""
@@ -152,7 +168,13 @@ class Standing(Connection):
         return bool(self.run("release", [key], [token]))
 
     def plan(self) -> Plan | None:
-        """The plan in force."""
+        """The plan in force; where somebody spoilt it, the last one that could be read."""
+        with suppress(PlanUnreadable):
+            self._last_plan = self.standing_plan()
+        return self._last_plan
+
+    def standing_plan(self) -> Plan | None:
+        """The plan as it stands in Redis; raises PlanUnreadable where that is none."""
         fields = cast(dict[bytes, bytes], self.client.hgetall(self.keys.plan))
         return Plan.from_wire(fields) if fields else None
 
@@ -201,4 +223,10 @@ class Standing(Connection):
     def ceiling(self, model: str, gpu: str) -> int | None:
         """The most prompts of a batch of the model that fit the GPU's memory; None where nobody met a limit."""
         found = cast("bytes | None", self.client.get(self.keys.ceiling(model, gpu)))
-        return int(found) if found else None
+        return read_ceiling(found)
+
+
+def read_ceiling(text: bytes | None) -> int | None:
+    """The number of prompts, None where there is none."""
+    ceiling = integer_or(text, 0)
+    return ceiling if ceiling > 0 else None

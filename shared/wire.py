@@ -14,13 +14,12 @@ from typing import Any, Final
 import msgpack
 
 from shared.errors import MalformedEntry
-from shared.schema import CLASSES
+from shared.schema import CLASSES, MESSAGE_LIMIT
 
 VERSION: Final = "1.0"
 PROMPT_LIMIT: Final = 4_000  # characters; longer prompts are malformed, no text encoder reads so far
 ID_LIMIT: Final = 200  # characters; an id is a part of keys and of file names
 FIELD_LIMIT: Final = 256  # thousands would overflow Lua's stack in every later hop
-MESSAGE_LIMIT: Final = 64 * 1024  # bytes of an entry, names and values
 OFFER_LIMIT: Final = 48 * 1024  # ... at the door: an entry grows by its visits
 PACKED_LIMIT: Final = 16 * 1024  # bytes of packed parameters or visits
 NAME_LIMIT: Final = 64  # characters of a parameter's name

@@ -13,8 +13,8 @@ from shared.broker import Broker
 from shared.cascade import Waiting, batch_to_take, class_order
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis
-from shared.schema import CLASSES, GROUP, RETURNED
-from tests.helpers import a_plan, hire, holders, publish, put_plan
+from shared.schema import CLASSES, GROUP, LETTER_LIMIT, MESSAGE_LIMIT, RETURNED
+from tests.helpers import a_plan, by_hand, ends, hire, holders, publish, put_plan
 
 
 def test_only_the_holder_of_the_slot_gets_prompts(broker: Broker) -> None:
@@ -99,6 +99,44 @@ def test_who_leaves_prompts_behind_wakes_the_next(broker: Broker) -> None:
     broker.client.delete(wake)
     light.take(2)
     assert not broker.client.exists(wake), "an empty queue wakes nobody"
+
+
+def test_who_claims_a_prompt_proves_that_it_lives(broker: Broker) -> None:
+    light = hire(broker)
+    key = broker.keys.worker(light.name)
+    for suspect in (False, True):
+        broker.client.pexpire(key, 600_000)
+        assert not light.take()
+        assert broker.client.pttl(key) > 300_000, "who got nothing has its beats"
+        publish(broker, f"p-{suspect}")
+        (entry,) = light.take()
+        assert 0 < broker.client.pttl(key) <= broker.settings.lease_s * 1000
+        broker.hand_back("light", light.name, [entry], suspect=True)
+        if suspect:
+            continue
+        broker.client.pexpire(key, 600_000)
+        light.end(light.one())
+        assert 0 < broker.client.pttl(key) <= broker.settings.lease_s * 1000, "one drawn alone counts too"
+
+
+def test_of_an_entry_too_large_to_be_a_prompt_a_worker_sees_a_part(broker: Broker) -> None:
+    large = b"x" * 20 * 2**20
+    fields = {b"id": b"large", b"prompt": large, b"mood": large}
+    by_hand(broker, fields)
+    by_hand(broker, {f"{name}": "x" * 3_000 for name in range(100)})
+    publish(broker, "good")
+    light = hire(broker)
+    claim = light.claim(batch=4)
+    assert [entry.job.id for entry in claim.entries] == ["good"]
+    broken, size = claim.broken, sum(map(len, (*fields, *fields.values())))
+    assert [set(each.error.fields) <= {b"id", b"prompt", b"mood"} for each in broken] == [True, False]
+    assert all(sum(map(len, (*each.error.fields, *each.error.fields.values()))) <= LETTER_LIMIT for each in broken)
+    assert broken[0].error.reason == f"the message has {size} bytes, {MESSAGE_LIMIT} are allowed"
+    for each in broken:
+        broker.fail("light", light.name, each, 9.0)
+    light.end(claim.entries[0])
+    assert sorted(ends(broker).values()) == [("failed", "malformed")] * 2 + [("light", "confident")]
+    assert ends(broker)["large"] == ("failed", "malformed"), "its own id was among what was seen"
 
 
 def test_wake_tokens_stay_few(broker: Broker) -> None:

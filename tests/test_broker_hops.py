@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from shared.broker import Broker
+from shared.broker import Broker, HopsRefused
 from shared.connection import CommandRefused
-from shared.exchange import Publication
+from shared.exchange import Hop, Publication
+from shared.messages import Visit, pack_visits
 from shared.observer import Backlog, Observer
 from tests.helpers import (
     a_plan,
+    by_hand,
     ends,
     events,
     hire,
@@ -99,6 +101,74 @@ def test_what_light_cannot_make_in_time_is_refused_with_the_time_to_retry(broker
     assert totals(broker)["refused"] == 2
     assert totals(broker)["offered"] == 5
     assert publish(broker, "3", allowance_s=9.0).status == "published", "a refused prompt may come again"
+
+
+def forged(broker: Broker, **times: str) -> None:
+    """An entry by hand that claims a light picture."""
+    visits = pack_visits((Visit("light", "w", 1.0, 2.0, 1, 0.1),))
+    by_hand(broker, {"id": "p", "prompt": "a dog", "visits": visits, **times}, "heavy")
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+@pytest.mark.parametrize(
+    ("why", "expected"), [("deadline", ("dropped", "deadline")), ("heavy_failed", ("failed", "error"))]
+)
+def test_a_light_picture_that_nobody_made_is_no_answer(
+    broker: Broker, stamped: bool, why: str, expected: tuple[str, str]
+) -> None:
+    now = broker.now()
+    forged(broker, **({"published": f"{now:.6f}", "deadline": f"{now + 9:.6f}"} if stamped else {}))
+    heavy = hire(broker, "heavy")
+    entry = heavy.one()
+    if not stamped:
+        entry = broker.adopt("heavy", entry, 9.0)
+        assert entry.job.visits == ()
+    assert broker.commit("heavy", heavy.name, [Hop(entry, "light", why)]) == [1]
+    assert ends(broker) == {"p": expected}
+
+
+def test_a_light_picture_that_was_made_is_an_answer(broker: Broker) -> None:
+    publish(broker)
+    light, heavy = hire(broker), hire(broker, "heavy")
+    light.escalate(light.one())
+    entry = heavy.one()
+    assert broker.adopt("heavy", entry, 9.0).job.visits == entry.job.visits
+    assert broker.commit("heavy", heavy.name, [Hop(entry, "light", "deadline")]) == [1]
+    assert ends(broker) == {"p": ("light", "deadline")}
+
+
+@pytest.mark.parametrize("record", ["of another type", "unreadable"])
+def test_redis_may_refuse_one_hop_and_its_mates_are_done(broker: Broker, record: str) -> None:
+    now = broker.now()
+    by_hand(broker, {"id": "bad", "prompt": "a dog", "published": f"{now:.6f}", "deadline": f"{now + 9:.6f}"})
+    publish(broker, "good")
+    light = hire(broker)
+    hops = [Hop(light.drawn(each, 0.75), "light", "confident") for each in light.take(2)]
+    key = broker.keys.prompt("bad")
+    if record == "unreadable":
+        broker.client.hset(key, "published", "soon")
+    else:
+        broker.client.set(key, "of another type")
+    with pytest.raises(HopsRefused, match=r"WRONGTYPE|cannot be read") as refused:
+        broker.commit("light", light.name, hops)
+    assert refused.value.entries == [hops[0].entry]
+    assert ends(broker) == {"good": ("light", "confident")}
+    broker.client.delete(key)
+    assert broker.commit("light", light.name, hops) == [1, 0]
+    assert set(ends(broker)) == {"good", "bad"}
+
+
+def test_a_refused_end_of_a_malformed_entry_is_told(broker: Broker) -> None:
+    by_hand(broker, {"id": "bad"})
+    light = hire(broker)
+    (broken,) = light.claim().broken
+    last = f"{2**64 - 1}-{2**64 - 1}"  # no id is left after it
+    broker.client.xadd(broker.keys.done, {"x": "y"}, id=last)
+    with pytest.raises(HopsRefused):
+        broker.fail("light", light.name, broken, 9.0)
+    broker.client.delete(broker.keys.done)
+    broker.fail("light", light.name, broken, 9.0)
+    assert ends(broker) == {"bad": ("failed", "malformed")}
 
 
 SETTLED_KEYS = ("due", "done", "dead", "events", "totals", "record")

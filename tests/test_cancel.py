@@ -111,7 +111,7 @@ def test_a_batch_that_the_keeper_overtook_is_drawn_on_for_the_upgrade(broker: Br
     canvas = Canvas("heavy")
 
     def overtake(_lease: Lease) -> None:
-        keeper = Keeper(broker.settings.model_copy(update={"margin_s": 5.0}), 0.1, logger)
+        keeper = Keeper(broker.settings.model_copy(update={"margin_s": 5.0}), {"light": 0.1, "heavy": 2.0}, logger)
         keeper.step()
         keeper.leave()
         assert ends(broker) == {"p": ("light", "deadline")}

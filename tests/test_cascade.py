@@ -16,10 +16,13 @@ from shared.cascade import (
     draw_lot,
     heavy_time_s,
     hopeless,
+    last_call_s,
+    lets_go,
     light_wait_s,
     looks_weak,
     verdict,
 )
+from shared.schema import Stage
 from tests.helpers import a_plan
 
 IDS = [f"id-{number}" for number in range(2_000)]
@@ -145,3 +148,38 @@ def test_a_batch_is_never_larger_than_asked_or_than_its_members_can_bear(
     assert all(100.0 + SERVICE[len(drawn) - 1] <= item.deadline for item in drawn)
     assert take.count or not queue or take.ask_again_s > 0, "whoever waits is told for how long"
     assert take.ask_again_s <= hold_s + 1e-9
+
+
+LETTING_GO: list[tuple[str, Stage, bool, float, bool]] = [
+    ("drawn where it is in time", "heavy", True, 3.0, False),
+    ("light has no other way out", "light", False, 1.9, False),
+    ("nobody can draw it in time, not even alone", "light", False, 0.9, True),
+    ("a picture to fall back on bears the risk", "heavy", True, 2.1, False),
+    ("without one, heavy must be sure", "heavy", False, 2.1, True),
+    ("and is", "heavy", False, 2.6, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("why", "stage", "has_light", "left_s", "goes"), LETTING_GO, ids=[row[0] for row in LETTING_GO]
+)
+def test_what_a_worker_lets_go(why: str, stage: Stage, has_light: bool, left_s: float, goes: bool) -> None:
+    assert lets_go(stage, has_light, 100.0 + left_s, 100.0, [1.0, 2.0], 0.5) is goes, why
+
+
+LAST_CALLS = [
+    ("light is quick: it is asked late", {"light": 0, "heavy": 0}, 1, 1.0),
+    ("light is crowded, heavy draws it sooner: it stays until heavy can't", {"light": 100, "heavy": 0}, 1, 2.0),
+    ("both are crowded", {"light": 100, "heavy": 100}, 1, 6.0),
+    ("heavy has nobody", {"light": 100, "heavy": 0}, 0, 6.0),
+]
+
+
+@pytest.mark.parametrize(("why", "waits", "heavy_workers", "expected"), LAST_CALLS, ids=[row[0] for row in LAST_CALLS])
+def test_when_a_prompt_without_a_picture_leaves_heavy(
+    why: str, waits: dict[Stage, int], heavy_workers: int, expected: float
+) -> None:
+    plan = a_plan(light_batch=10, light_service_s=0.5, heavy_service_s=2.0, heavy_workers=heavy_workers)
+    alone_s: dict[Stage, float] = {"light": 0.5, "heavy": 2.0}
+    assert last_call_s(waits, plan, alone_s) == pytest.approx(expected), why
+    assert last_call_s(waits, None, alone_s) == 0.5

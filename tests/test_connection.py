@@ -19,7 +19,7 @@ from shared.broker import Broker
 from shared.config import Settings
 from shared.connection import ANSWER_S, BLOCK_S, CommandRefused, Unreachable, means_away, without_secrets
 from shared.embedded import EmbeddedRedis
-from shared.errors import ServerUnfit
+from shared.errors import ServerAway, ServerUnfit
 from shared.schema import GROUP
 from tests.conftest import BINARIES, name_of
 from tests.helpers import ends, hire, publish
@@ -65,6 +65,7 @@ def test_an_address_is_shown_without_its_secrets() -> None:
     with pytest.raises(ServerUnfit) as unfit:
         Broker(Settings(redis_url="redis://me:secret@127.0.0.1:1/0")).check()
     assert "secret" not in str(unfit.value)
+    assert isinstance(unfit.value, ServerAway), "who waits may find it there"
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,10 @@ def test_a_password_may_stand_in_a_file(tmp_path: Path) -> None:
     conf = tmp_path / "redis.acl"
     conf.write_text("user default on >over-the-wall ~* +@all\n")
     with folder() as where, EmbeddedRedis(where, options=["--aclfile", str(conf)]) as server:
-        with pytest.raises(ServerUnfit, match=r"(?i)auth"):
-            Broker(settings(server.url)).check()
+        for url in (server.url, server.url.replace("unix://", "unix://default:wrong@")):
+            with pytest.raises(ServerUnfit, match=r"(?i)auth|password") as unfit:
+                Broker(settings(url)).check()
+            assert not isinstance(unfit.value, ServerAway), "no waiting mends it"
         broker = Broker(settings(f"{server.url}&password_file={file}"))
         broker.check()
         served(broker)
@@ -107,8 +110,9 @@ def test_a_server_over_tls_is_used_and_one_that_nobody_vouches_for_is_not(binary
             again = Broker(broker.settings)
             again.now()
             again.close()
-        with pytest.raises(ServerUnfit, match="certificate"):
+        with pytest.raises(ServerUnfit, match="certificate") as unfit:
             Broker(settings(url.partition("?")[0])).check()
+        assert not isinstance(unfit.value, ServerAway), "no waiting mends it"
 
 
 def test_a_server_demoted_to_a_replica_is_away_until_it_leads_again(server: EmbeddedRedis) -> None:
@@ -117,6 +121,8 @@ def test_a_server_demoted_to_a_replica_is_away_until_it_leads_again(server: Embe
     client: Any = broker.client
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
+        with pytest.raises(ServerAway, match="replica"):
+            broker.check()
         for act in (lambda: publish(broker), lambda: broker.hold(broker.keys.slot("n", 0), "me"), broker.ensure_groups):
             with pytest.raises(Unreachable):
                 act()
@@ -163,6 +169,29 @@ def test_a_server_busy_with_a_script_is_away_and_comes_back(server: EmbeddedRedi
     served(broker)
     client.flushdb()
     broker.close()
+
+
+def test_a_service_starts_where_memory_or_a_key_stands_in_the_way_of_a_group(server: EmbeddedRedis) -> None:
+    broker = Broker(settings(server.url))
+    client: Any = broker.client
+    client.set(broker.keys.streams["heavy"][2], "of another type")
+    try:
+        client.config_set("maxmemory", 1)
+        broker.check()
+        client.config_set("maxmemory", 0)
+        broker.check()
+        client.flushdb()
+        served(broker)
+    finally:
+        client.config_set("maxmemory", 0)
+        client.flushdb()
+        broker.close()
+
+
+def test_a_name_that_is_no_hosts_is_one_line_at_the_start() -> None:
+    with pytest.raises(ServerUnfit) as unfit:
+        Broker(settings(f"redis://{'x' * 70}.example:1/0")).check()
+    assert not isinstance(unfit.value, ServerAway), "no waiting mends it"
 
 
 def suppressed(broker: Broker, script: str) -> None:

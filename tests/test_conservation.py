@@ -9,19 +9,31 @@ from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
+from services.keeper import SILENT
 from shared.broker import Broker
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis
+from shared.exchange import OpenPrompt
 from shared.messages import End, Entry
-from shared.observer import Observer, OpenPrompt
+from shared.observer import Observer
 from shared.schema import RETURNED, SUSPECT, Stage
 from tests.helpers import Hand, a_plan, assert_conserved, ends, hire, holders, publish, put_plan
 
 IDS = [f"p{number}" for number in range(10)]
 LIGHT_S = 4.0  # as the plan has it: with a few prompts in the queue, the door refuses and displaces
+LEASE_S = 600.0  # none runs out by itself
 PICK = st.integers(0, 100)
+SEEN = ("published", "known", "refused", "displaced", "cancelled", "moved from the silent", "left to the living")
 
 
 class Machine(RuleBasedStateMachine):
@@ -34,9 +46,12 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._broker = Broker(Settings(redis_url=self.server_url, deployment=f"m{uuid.uuid4().hex[:8]}"))
+        self._broker = Broker(
+            Settings(redis_url=self.server_url, deployment=f"m{uuid.uuid4().hex[:8]}", lease_s=LEASE_S)
+        )
         self._broker.check()
         put_plan(self._broker, a_plan(light_batch=1, light_service_s=LIGHT_S, heavy_batch=1, heavy_service_s=LIGHT_S))
+        self._silent: set[str] = set()  # workers without a lease, or not heard of for half of it
         self._ended: dict[str, tuple[str, str]] = {}
 
     def teardown(self) -> None:
@@ -85,22 +100,36 @@ class Machine(RuleBasedStateMachine):
         assert done.state == (ended[0] if ended else "unknown")
         Machine.seen["cancelled"] += was_open
 
+    @initialize(target=hands)
+    def crew(self) -> object:
+        return multiple(hire(self._broker), hire(self._broker, "heavy"))
+
     @rule(target=hands, stage=st.sampled_from(["light", "heavy"]))
     def hire(self, stage: Stage) -> Hand:
         return hire(self._broker, stage)
 
     @rule(target=held, hand=hands, batch=st.integers(1, 3))
     def claim(self, hand: Hand, batch: int) -> object:
-        return multiple(*((hand, entry) for entry in hand.take(batch)))
+        entries = hand.take(batch)
+        if entries:
+            self._silent.discard(hand.name)
+        return multiple(*((hand, entry) for entry in entries))
 
     @rule(hand=hands)
     def renew(self, hand: Hand) -> None:
         mine = {entry_id for entry_id, name in holders(self._broker).items() if name == hand.name}
-        assert hand.beat().entries <= mine
+        renewal = hand.beat()
+        assert renewal.entries <= mine
+        if renewal.alive:
+            self._silent.discard(hand.name)
 
-    @rule(hand=hands)
-    def kill(self, hand: Hand) -> None:
-        hand.die()
+    @rule(hand=hands, dead=st.booleans())
+    def kill_or_silence(self, hand: Hand, dead: bool) -> None:
+        if dead:
+            hand.die()
+        else:
+            self._broker.client.pexpire(self._broker.keys.worker(hand.name), int(LEASE_S * 1000 / 2))
+        self._silent.add(hand.name)
 
     @rule()
     def reclaim(self) -> None:
@@ -125,16 +154,38 @@ class Machine(RuleBasedStateMachine):
         how: End | None = None if end == "own" else end  # type: ignore[assignment]
         self._if_ours(hand, entry, lambda: hand.end(entry, how))
 
-    @rule(pick=PICK, move=st.booleans())
-    def overtake_or_move(self, pick: int, move: bool) -> None:
+    @rule(pick=PICK, move=st.booleans(), silent=st.booleans())
+    def overtake_or_move(self, pick: int, move: bool, silent: bool) -> None:
         due = Observer(self._broker).open_prompts(1e12)
         if due:
             prompt = due[pick % len(due)]
-            if move and prompt.stage == "heavy" and not prompt.has_light:
+            if move and prompt.stage == "heavy" and not prompt.has_light and silent:
+                self._move_from_the_silent(prompt)
+            elif move and prompt.stage == "heavy" and not prompt.has_light:
                 self._broker.move_to_light(prompt.id, prompt.priority, prompt.entry_id)
             else:
                 how: End = "light" if prompt.has_light else "dropped"
                 self._broker.overtake(prompt.id, prompt.stage, prompt.priority, prompt.entry_id, how, "deadline")
+
+    @rule(target=held, prompt_id=st.sampled_from(IDS), silent=st.booleans())
+    def claim_what_was_sent_straight_to_heavy(self, prompt_id: str, silent: bool) -> object:
+        publish(self._broker, prompt_id, route="heavy", allowance_s=31.0)
+        hand = hire(self._broker, "heavy")
+        claimed = self.claim(hand, 3)
+        if silent:
+            self.kill_or_silence(hand, dead=False)
+        held = {entry_id for entry_id, name in holders(self._broker).items() if name == hand.name}
+        for prompt in self._open().values():
+            if prompt.entry_id in held and not prompt.has_light:
+                self._move_from_the_silent(prompt)
+        return claimed
+
+    def _move_from_the_silent(self, prompt: OpenPrompt) -> None:
+        holder = holders(self._broker).get(prompt.entry_id, RETURNED)
+        free = holder in {RETURNED, SUSPECT, *self._silent}
+        place = prompt.id, prompt.priority, prompt.entry_id
+        assert self._broker.move_to_light(*place, silent_s=SILENT * LEASE_S) is free, "from no live worker"
+        Machine.seen["moved from the silent" if free else "left to the living"] += holder not in (RETURNED, SUSPECT)
 
     def _if_ours(self, hand: Hand, entry: Entry, act: Callable[[], int]) -> None:
         ours = holders(self._broker).get(entry.entry_id) == hand.name
@@ -160,11 +211,11 @@ def test_offered_equals_refused_plus_ends_plus_open_whatever_happens(server: Emb
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=16,
+            max_examples=32,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert all(Machine.seen[each] for each in ("published", "known", "refused", "displaced", "cancelled")), Machine.seen
+    assert all(Machine.seen[each] for each in SEEN), Machine.seen

@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from shared.incarnation import ended, identity
+from shared.incarnation import Deaths, ended, identity
 from tests.processes import until
 
 SAY_WHO = "from shared.incarnation import identity; import sys, time; print(identity(), flush=True); time.sleep(600)"
@@ -44,3 +45,40 @@ def test_nobody_else_is_taken_for_a_process() -> None:
     assert not ended(f"{boot} pid:[1] {gone} {started}"), "nor another container's"
     for nonsense in ("", "what", f"{boot} {space} x {started}", "1 2 3 4 5"):
         assert not ended(nonsense)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_death_is_heard_while_asleep_whether_or_not_the_system_tells(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not told:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+    sleeping = subprocess.Popen([sys.executable, "-c", SAY_WHO], stdout=subprocess.PIPE, text=True)
+    deaths = Deaths()
+    try:
+        assert sleeping.stdout is not None
+        known = sleeping.stdout.readline().strip()
+        deaths.watch(known)
+        deaths.watch(identity())
+        assert deaths.over() == set()
+        sleeping.kill()
+        began = time.monotonic()
+        while not deaths.over() and time.monotonic() - began < 20:
+            deaths.wait(60.0)
+        assert deaths.over() == {known}, "who lives is not said to have ended"
+        assert time.monotonic() - began < 20, "it slept on"
+        deaths.forget(known)
+        assert deaths.over() == set()
+    finally:
+        sleeping.kill()
+        sleeping.communicate()
+
+
+def test_who_had_ended_before_is_heard_of_and_another_machines_are_not() -> None:
+    boot, space, pid, started = identity().split()
+    deaths = Deaths()
+    reused = f"{boot} {space} {pid} {int(started) - 1}"
+    deaths.watch(reused)
+    deaths.watch(f"another-boot {space} {pid} {started}")
+    deaths.watch("nonsense")
+    assert deaths.over() == {reused}

@@ -11,14 +11,19 @@ from services.keeper import Keeper
 from shared.broker import Broker
 from shared.observer import Observer
 from shared.schema import GROUP, SUSPECT
-from tests.helpers import a_plan, by_hand, ends, events, hire, logger, outcomes, publish, put_plan, spoilt, totals
-
-LIGHT_S = 0.5
-LEASE_S = 1.0
-
-
-def keeper_of(broker: Broker, margin_s: float = 0.15, lease_s: float = LEASE_S) -> Keeper:
-    return Keeper(broker.settings.model_copy(update={"lease_s": lease_s, "margin_s": margin_s}), LIGHT_S, logger)
+from tests.helpers import (
+    a_plan,
+    by_hand,
+    ends,
+    events,
+    hire,
+    outcomes,
+    publish,
+    put_plan,
+    spoilt,
+    totals,
+)
+from tests.keeping import LEASE_S, LIGHT_S, keeper_of
 
 
 @pytest.fixture
@@ -104,6 +109,27 @@ def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadl
     keeper_of(broker, margin_s=60.0).step()
     assert heavy.end(entry, why="heavy") == 1
     assert ends(broker) == {"p": ("heavy", "heavy")}
+
+
+def test_a_prompt_of_a_worker_gone_silent_moves_to_light_at_the_last_moment_without_waiting_for_its_lease(
+    broker: Broker,
+) -> None:
+    publish(broker, allowance_s=30.0, route="heavy")
+    heavy, light = hire(broker, "heavy"), hire(broker)
+    entry = heavy.one()
+    heavy.beat(entry)
+    # Such a worker would have renewed its lease of a minute after 15 s.
+    keeper = keeper_of(broker, margin_s=60.0, lease_s=60.0)
+    broker.client.pexpire(broker.keys.worker(heavy.name), 55_000)
+    keeper.step()
+    assert not light.take(), "it may be drawing"
+    broker.client.pexpire(broker.keys.worker(heavy.name), 30_000)
+    keeper.step()
+    moved = light.one()
+    assert heavy.end(entry, why="heavy") == 0, "whoever was silent settles nothing more"
+    assert light.end(moved, why="light_only") == 1
+    assert ends(broker) == {"p": ("light", "light_only")}
+    assert not heavy.take()
 
 
 @pytest.mark.parametrize("route", ["cascade", "heavy"])

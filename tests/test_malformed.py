@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from shared.messages import Job
 from shared.observer import Observer
 from shared.schema import CLASSES, Stage
 from shared.wire import DIGITS, ID_LIMIT, LATEST, PROMPT_LIMIT
-from tests.helpers import a_plan, assert_conserved, ends, holders, logger, publish, put_plan
+from tests.helpers import a_plan, assert_conserved, by_hand, ends, hire, holders, logger, publish, put_plan, totals
 
 EXAMPLES, AT_ONCE = 100, 100
 ENTRIES = EXAMPLES * AT_ONCE
@@ -105,6 +106,7 @@ SPOILT: dict[bytes, st.SearchStrategy[bytes]] = {
     b"parameters": (TORN | LIES | DEEP | EXTENDED | NO_PARAMETERS),
     b"mood": st.just(b"x" * 70_000),
 }
+TAKEN = b"good-0"  # the id of another prompt, open at first and then settled
 
 
 @st.composite
@@ -113,6 +115,8 @@ def malformed(draw: st.DrawFn) -> Fields:
     fields: Fields = {b"prompt": b"a cat", b"version": b"1.0"}
     fields |= draw(st.dictionaries(st.sampled_from([b"end", b"why", b"\xff", b"x" * 300]), SHORT, max_size=2))
     name = draw(st.sampled_from([*sorted(SPOILT), b""]))
+    if name != b"id" and draw(st.integers(0, 9)) == 0:
+        fields[b"id"] = TAKEN
     if not name:
         del fields[b"prompt"]
         return fields or {b"x": b"y"}
@@ -131,6 +135,29 @@ class Easel:
         return [Picture(b"webp", 0.9) for _ in jobs]
 
 
+@pytest.mark.parametrize("state", ["open", "settled"])
+def test_a_malformed_entry_with_the_id_of_another_prompt_leaves_a_letter_and_that_prompt_alone(
+    broker: Broker, state: str
+) -> None:
+    publish(broker, "good")
+    light = hire(broker)
+    entry = light.one()
+    if state == "settled":
+        light.end(entry)
+    record, counted = broker.client.hgetall(broker.keys.prompt("good")), totals(broker)
+    by_hand(broker, {"id": "good", "seed": "x", "mood": "blue"})
+    (broken,) = light.claim().broken
+    broker.fail("light", light.name, broken, 9.0)
+    (letter,) = (fields for _, fields in Observer(broker).rows(broker.keys.dead, "0", 9))
+    assert (letter[b"end"], letter[b"why"], letter[b"seed"]) == (b"failed", b"malformed", b"x")
+    assert letter[b"reason"]
+    assert (broker.client.hgetall(broker.keys.prompt("good")), totals(broker)) == (record, counted)
+    if state == "open":
+        assert light.end(entry) == 1
+    assert ends(broker) == {"good": ("light", "confident")}
+    assert not holders(broker)
+
+
 def test_ten_thousand_malformed_entries_end_failed_and_good_prompts_among_them_are_served(
     oldest_server: EmbeddedRedis,
 ) -> None:
@@ -140,7 +167,7 @@ def test_ten_thousand_malformed_entries_end_failed_and_good_prompts_among_them_a
     lease = Lease(broker.settings, "light", "test-0-light-1", "played", logger)
     lease.start()
     worker = Worker(broker.settings, "light", load_cascade("tiny"), Easel(), lease, logger)
-    good = 0
+    good = taken = 0
 
     @settings(
         max_examples=EXAMPLES,
@@ -152,7 +179,8 @@ def test_ten_thousand_malformed_entries_end_failed_and_good_prompts_among_them_a
     )
     @given(entries=st.lists(malformed(), min_size=AT_ONCE, max_size=AT_ONCE), priority=st.sampled_from(CLASSES))
     def feed(entries: list[Fields], priority: int) -> None:
-        nonlocal good
+        nonlocal good, taken
+        taken += sum(fields.get(b"id") == TAKEN for fields in entries)
         pipe = broker.client.pipeline(transaction=False)
         for fields in entries:
             pipe.xadd(broker.keys.streams["light"][priority], fields)  # type: ignore[arg-type]
@@ -165,7 +193,9 @@ def test_ten_thousand_malformed_entries_end_failed_and_good_prompts_among_them_a
     feed()
     worker.leave()
     found = ends(broker)
-    assert Counter(found.values()) == {("failed", "malformed"): good * AT_ONCE, ("light", "confident"): good}
+    spoilt = good * AT_ONCE - taken
+    assert Counter(found.values()) == {("failed", "malformed"): spoilt, ("light", "confident"): good}
+    assert taken > ENTRIES / 50
     assert good * AT_ONCE >= ENTRIES
     assert not holders(broker)
     assert_conserved(broker)

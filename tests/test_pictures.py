@@ -21,7 +21,8 @@ from shared.messages import End
 from shared.observer import Observer
 from shared.pictures import FolderPictures, open_pictures
 from shared.schema import Stage
-from tests.helpers import Hand, ends, hire, logger, publish, totals
+from tests.helpers import ALLOWANCE_S, Hand, ends, hire, logger, publish, totals
+from tests.processes import until
 
 KIB = 1024
 PICTURE = 40 * KIB
@@ -72,7 +73,8 @@ def test_a_hop_leaves_its_picture_where_the_setting_says(keeping: Broker, place:
     assert bool(keeping.client.exists(keeping.keys.image("a", "light"))) is (place == "")
     if place.startswith("unix"):
         elsewhere = Broker(keeping.settings.model_copy(update={"redis_url": place, "pictures_at": ""}))
-        assert 0 < elsewhere.client.pttl(elsewhere.keys.image("a", "light")) <= 600_000
+        for stage, longest_s in (("light", 600 + ALLOWANCE_S), ("heavy", 600)):
+            assert 0 < elsewhere.client.pttl(elsewhere.keys.image("a", cast(Stage, stage))) <= 1000 * longest_s
         elsewhere.close()
     assert keeping.client.exists(keeping.keys.pictures) == (place == "")
     assert light.take() == []
@@ -133,6 +135,40 @@ def test_pictures_whose_time_is_over_are_gone_and_leave_the_accounts(keeping: Br
     short.close()
 
 
+def test_a_picture_lives_as_long_as_its_prompt_is_open_and_its_own_time_on_top(keeping: Broker) -> None:
+    short = Broker(keeping.settings.model_copy(update={"picture_ttl_s": 0.2}))
+    drawn(short, "o", escalate=True)
+    drawn(short, "c")
+    time.sleep(0.3)
+    short.expire_pictures()
+    assert kept(short, "oc") == "o"
+    short.close()
+
+
+def test_the_answer_of_last_resort_outlives_a_time_shorter_than_the_allowance(keeping: Broker) -> None:
+    short = Broker(keeping.settings.model_copy(update={"picture_ttl_s": 1.5}))
+    publish(short, "u", allowance_s=2.2)
+    light = hire(short)
+    hop = Hop(light.drawn(light.one(), 0.25), None, "escalate", b"u" * PICTURE)
+    assert short.commit("light", light.name, [hop]) == [1]
+    keeper = Keeper(short.settings, {"light": 0.1, "heavy": 2.0}, logger)
+    until(lambda: keeper.step() and "u" in ends(short), "the keeper answers")
+    keeper.leave()
+    assert ends(short)["u"] == ("light", "deadline")
+    assert kept(short, "u") == "u"
+    until(lambda: kept(short, "u") == "", "it goes in the end")
+    short.close()
+
+
+def test_many_pictures_that_must_stay_hide_none_that_must_go(keeping: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.pictures.AT_ONCE", 2)
+    drawn(keeping, *"abcd", escalate=True)  # older than all, open, and already too many
+    drawn(keeping, *"xyz")
+    age(keeping, "abcdxyz")
+    assert keeping.expire_pictures() == 3
+    assert kept(keeping, "abcdxyz") == "abcd"
+
+
 def test_a_cancelled_prompts_picture_is_not_kept(keeping: Broker) -> None:
     publish(keeping)
     light = hire(keeping)
@@ -155,12 +191,12 @@ def test_a_picture_made_twice_counts_once(keeping: Broker, place: str) -> None:
 
 def test_the_keeper_keeps_to_the_budget_and_goes_on_where_the_place_is_away(keeping: Broker) -> None:
     drawn(keeping, *"abcdef")
-    keeper = Keeper(keeping.settings, 0.1, logger)
+    keeper = Keeper(keeping.settings, {"light": 0.1, "heavy": 2.0}, logger)
     keeper.step()
     assert len(kept(keeping, "abcdef")) == 3
     keeper.leave()
     away = keeping.settings.model_copy(update={"pictures_at": "unix:///nowhere/redis.sock"})
-    keeper = Keeper(away, 0.1, logger)
+    keeper = Keeper(away, {"light": 0.1, "heavy": 2.0}, logger)
     publish(keeping, "late", allowance_s=0.0)
     keeper.step()
     assert ends(keeping)["late"] == ("dropped", "deadline")
@@ -226,6 +262,10 @@ def test_a_count_that_is_no_number_leaves_no_settled_prompt_behind(broker: Broke
     assert light.end(entry) == 1
     assert totals(broker)["light"] == 1
     assert broker.client.xlen(broker.keys.streams["light"][1]) == 0
+    for spoilt in ("no number", "1.5", "9" * 40):
+        broker.client.set(broker.keys.picture_bytes, spoilt)
+        assert broker.expire_pictures() == 0
+        assert broker.client.get(broker.keys.picture_bytes) == b"5", "counted anew"
 
 
 def test_the_budget_holds_on_every_server(broker: Broker) -> None:

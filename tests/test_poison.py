@@ -159,7 +159,7 @@ def test_after_an_outage_workers_have_a_moment_to_show_that_they_live(
 ) -> None:
     broker = Broker(Settings(redis_url=lasting_server.url, deployment="outage", node="test", lease_s=2.0))
     broker.check()
-    keeper = Keeper(broker.settings, 0.5, logger)
+    keeper = Keeper(broker.settings, {"light": 0.5, "heavy": 2.0}, logger)
     keeper.step()
     publish(broker)
     hand = hire(broker)

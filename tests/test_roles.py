@@ -14,6 +14,8 @@ from typing import Any, Final
 import pytest
 
 from deploy.acl import ROLES, SHORTEST, TEMPLATES, USERS, access_list, filled, passwords
+from deploy.runner import environment_of
+from deploy.supervision import Supervisord, configuration
 from services.keeper import Keeper
 from shared.broker import Broker
 from shared.config import Settings
@@ -194,6 +196,35 @@ def test_the_services_can_do_all_they_need_under_their_own_roles(guarded: Guarde
     assert not refusals(admin)
 
 
+def test_under_one_supervisor_each_service_is_its_own_user(tmp_path: Path) -> None:
+    binary = BINARIES[-1]
+    with folder() as where, ExitStack() as stack:
+        file = where / "users.acl"
+        file.write_text(access_list("d", PASSWORDS, version_of(binary)))
+        server = stack.enter_context(EmbeddedRedis(where, binary=binary, options=["--aclfile", str(file)]))
+        here = Guarded(server, version_of(binary))
+        admin = here.broker("admin")
+        admin.check()
+        socket = where / "supervisor.sock"
+        settings = here.settings("reader", cascade="sdturbo", backend="sleeping")
+        settings = settings.model_copy(update={"policy": "clipper-light", "supervisor_socket": socket})
+        environment = environment_of(settings)
+        environment |= {
+            f"REDIS_URL_{role.upper()}": here.settings(role).redis_url
+            for role in ("control", "keeper", "agent", "worker")
+        }
+        conf = tmp_path / "supervisord.conf"
+        conf.write_text(configuration(tmp_path, socket, 1, environment))
+        stack.enter_context(Supervisord(conf))
+        until(lambda: (plan := admin.plan()) and plan.assignment, "a plan gives the slot a stage")
+        publish(here.broker("publisher"), "p", allowance_s=20.0)
+        until(lambda: ends(admin), "the prompt ends")
+        users = {each["user"] for each in admin.client.client_list()}
+        assert users >= {"control", "keeper", "agent", "worker"}
+        assert "reader" not in users
+        assert not refusals(admin)
+
+
 def test_what_no_process_does_by_itself_is_permitted_too(guarded: Guarded, admin: Broker) -> None:
     """Rare turns, played by hand: hand back, upgrade, bury, move to light, out of memory, a lost group."""
     hands = guarded.broker("worker")
@@ -207,7 +238,7 @@ def test_what_no_process_does_by_itself_is_permitted_too(guarded: Guarded, admin
     hands.hand_back("light", light.name, rest[:1], suspect=True)
     hands.hand_back_all("light", light.name)
     assert hands.lower_ceiling("m", "g", 4) == 4
-    keeper = Keeper(guarded.settings("keeper", margin_s=60.0, lease_s=1.0), 0.5, logger)
+    keeper = Keeper(guarded.settings("keeper", margin_s=60.0, lease_s=1.0), {"light": 0.5, "heavy": 2.0}, logger)
     keeper.check()
     taken = heavy.take(3)
     keeper.step()  # keeps the light picture, moves what waits for heavy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,11 +18,15 @@ import pytest
 from deploy.recorder import Recorder
 from deploy.supervision import ROOT
 from shared.broker import Broker
+from shared.config import Settings
 from shared.embedded import EmbeddedRedis
 from shared.log import configure
 from tests.helpers import hire, publish
+from tests.processes import PATIENCE_S, service, until
+from tests.servers import folder, free_port
 
-SERVICES = ["control", "keeper", "publisher"]
+PATIENT = {"keeper": [], "control": [], "agent": [], "worker": ["--stage", "light"]}
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 
 
 def start(service: str, *options: str, url: str = "redis://127.0.0.1:1/0") -> subprocess.CompletedProcess[str]:
@@ -67,12 +72,71 @@ def server_that_says(info: bytes) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_redis_that_is_not_there_is_one_line(service: str, tmp_path: Path) -> None:
+def said(log: Path, words: str, times: int = 1) -> bool:
+    return log.exists() and log.read_text().count(words) >= times
+
+
+def patient(url: str) -> Settings:
+    """Of services that find their Redis there, sooner or later."""
+    return Settings(redis_url=url, deployment="late", node="test", cascade="sdturbo", backend="sleeping")
+
+
+@pytest.mark.parametrize("name", PATIENT)
+def test_a_service_waits_for_a_redis_that_comes_later(name: str, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", free_port()
+    chosen = patient(f"redis://127.0.0.1:{port}/0")
+    with folder() as where, service(chosen, name, *PATIENT[name], log=log) as process:
+        until(lambda: said(log, "redis is away", 4), "it asks again and again")
+        assert not said(log, '"ready"')
+        with EmbeddedRedis(where, port=port):
+            until(lambda: said(log, '"ready"'), "it begins")
+            assert process.poll() is None
+
+
+@pytest.mark.parametrize("name", PATIENT)
+def test_sigterm_ends_the_waiting(name: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with service(patient("redis://127.0.0.1:1/0"), name, *PATIENT[name], log=log) as process:
+        until(lambda: said(log, "redis is away"), "it waits")
+        process.terminate()
+        assert process.wait(timeout=PATIENCE_S) in (0, -signal.SIGTERM)
+    assert not said(log, '"ready"')
+    assert not said(log, "Traceback")
+
+
+def test_a_redis_that_loads_is_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with server_that_says(LOADING) as url, service(patient(url), "keeper", log=log) as process:
+        until(lambda: said(log, "loading", 3), "it waits")
+        assert process.poll() is None
+
+
+def test_a_replica_is_waited_for_until_it_leads(broker: Broker, tmp_path: Path) -> None:
+    client: Any = broker.client
+    log = tmp_path / "log"
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with service(broker.settings, "keeper", log=log):
+            until(lambda: said(log, "read-only replica", 3), "it waits")
+            client.execute_command("REPLICAOF", "NO", "ONE")
+            until(lambda: client.exists(broker.keys.leader("keeper")), "it begins")
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize("name", PATIENT)
+def test_a_password_that_no_waiting_mends_is_one_line(name: str) -> None:
+    with folder() as where, EmbeddedRedis(where, port=free_port()) as server:
+        url = f"redis://nobody:wrong@127.0.0.1:{server.port}/0"
+        assert f"127.0.0.1:{server.port}" in one_line(start(name, *PATIENT[name], url=url))
+
+
+@pytest.mark.parametrize("command", ["publisher", "ctl"])
+def test_to_people_a_redis_that_is_not_there_is_one_line(command: str, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_s\n0.1\n")
-    options = ["--trace", str(trace)] if service == "publisher" else []
-    assert "127.0.0.1:1" in one_line(start(service, *options))
+    options = ["--trace", str(trace)] if command == "publisher" else ["cancel", "p"]
+    assert "127.0.0.1:1" in one_line(start(command, *options))
 
 
 def test_a_redis_that_is_too_old_is_one_line() -> None:
@@ -81,16 +145,16 @@ def test_a_redis_that_is_too_old_is_one_line() -> None:
         assert "5.0.14; 6.2 or newer is needed" in one_line(start("keeper", url=url))
 
 
-def test_a_redis_that_loads_is_one_line() -> None:
-    with server_that_says(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
-        assert "loading" in one_line(start("keeper", url=url))
+def test_to_people_a_redis_that_loads_is_one_line() -> None:
+    with server_that_says(LOADING) as url:
+        assert "loading" in one_line(start("ctl", "cancel", "p", url=url))
 
 
-def test_a_read_only_replica_is_one_line(server: EmbeddedRedis, broker: Broker) -> None:
+def test_to_people_a_read_only_replica_is_one_line(server: EmbeddedRedis, broker: Broker) -> None:
     client: Any = broker.client
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
-        assert "read-only replica" in one_line(start("keeper", url=server.url))
+        assert "read-only replica" in one_line(start("ctl", "cancel", "p", url=server.url))
     finally:
         client.execute_command("REPLICAOF", "NO", "ONE")
 

@@ -9,13 +9,14 @@ import time
 import pytest
 
 from models.backend import Picture
+from services.lease import Lease
 from shared.broker import Broker
 from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.embedded import EmbeddedRedis
 from shared.observer import Observer
-from tests.easel import Easel, plan_for, working
-from tests.helpers import by_hand, ends, hire, holders, outcomes, publish, spoilt, totals
+from tests.easel import CASCADE, Easel, plan_for, working
+from tests.helpers import by_hand, ends, hire, holders, logger, outcomes, publish, spoilt, totals
 
 
 def test_a_batch_is_drawn_and_each_prompt_goes_where_its_score_says(broker: Broker) -> None:
@@ -54,6 +55,21 @@ def test_hopeless_prompts_are_let_go_and_not_drawn(broker: Broker, observer: Obs
         worker.step()
     assert not easel.batches
     assert ends(broker)["straight"] == ("dropped", "deadline")
+
+
+def test_light_may_draw_what_heavy_lets_go_before_heavy_draws_the_rest(broker: Broker) -> None:
+    broker.settings = broker.settings.model_copy(update={"margin_s": 20.0})
+    plan_for(broker, "heavy")
+    publish(broker, "late", allowance_s=CASCADE.service_s("heavy", 1) * 0.9, route="heavy")
+    publish(broker, "tight", allowance_s=CASCADE.service_s("heavy", 2) + 10.0, route="heavy")
+    publish(broker, "good", allowance_s=60.0, route="heavy")
+    light, easel = hire(broker), Easel("heavy")
+    moved: list[str] = []
+    easel.before = lambda: moved.extend(entry.job.id for entry in light.take(4))
+    with working(broker, easel) as worker:
+        worker.step()
+    assert sorted(moved) == ["late", "tight"], "one is hopeless, of the other heavy is not sure enough"
+    assert easel.batches == [["good"]]
 
 
 def test_malformed_entries_do_not_stop_a_worker_and_entries_by_hand_are_served(broker: Broker) -> None:
@@ -141,6 +157,26 @@ def test_a_slot_given_up_is_not_kept_by_the_lease(broker: Broker) -> None:
         lease = worker._lease
         lease.lose_slot()  # what a beat under way, or a lost reply, makes the lease believe
         broker.client.pexpire(lease.slot_key, 300)
-        lease._beat()
+        for _ in range(2):  # one of them an idle worker leaves out
+            lease._beat()
         time.sleep(0.4)
         assert not broker.client.exists(lease.slot_key)
+
+
+def test_a_worker_with_prompts_beats_at_every_turn_and_an_idle_one_at_every_other(
+    broker: Broker,
+) -> None:
+    publish(broker)
+    lease = Lease(broker.settings, "light", "test-0-light-1", "played", logger)
+    lease.describe()
+
+    def renews() -> bool:
+        broker.client.pexpire(broker.keys.worker(lease.consumer), 60_000)
+        assert lease._beat() == pytest.approx(broker.settings.lease_s / 4)
+        return int(broker.client.pttl(broker.keys.worker(lease.consumer))) <= broker.settings.lease_s * 1000
+
+    assert [renews() for _ in range(4)] == [True, False, True, False]
+    assert renews()
+    lease.carry([hire(broker).one()])
+    assert [renews() for _ in range(3)] == [True] * 3, "also at the turn that it would have left out"
+    broker.retire("light", lease.consumer)

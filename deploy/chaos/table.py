@@ -84,7 +84,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
         faults.spoilt_prompts,
         60,
         direct=0.2,
-        settings={"backend": "faulty"},
+        # Whose fault it was is known only when each was drawn again alone.
+        settings={"backend": "faulty", **_ROOM},
         spoils=("raise", "nan", "short"),
     ),
     "hang": Fault(

@@ -1,13 +1,15 @@
 -- Hands a batch to an idle worker that holds its slot, or says when to ask again.
--- KEYS  1-3 the stage's streams by class  4 plan  5 slot token  6 wake  7 totals  8... the next stage's streams
--- ARGV  1 consumer  2 token  3 batch  4 hold_s  5 allowance_s (for entries written by hand)  6... seconds for 1..batch
--- reply {ok | regrouped | not_holder, plan version, now, ask_again_s, prompts that wait for the next stage, class, {id, fields}, class, {id, fields}...}
+-- KEYS  1-3 the stage's streams by class  4 plan  5 slot token  6 wake  7 totals  8 worker  9... the next stage's streams
+-- ARGV  1 consumer  2 token  3 batch  4 hold_s  5 allowance_s (for entries written by hand)  6 lease_ms
+--       7 '1': suspects too  8... seconds for 1..batch
+-- reply {ok | regrouped | not_holder, plan version, now, ask_again_s, prompts that wait for the next stage,
+--       class, {id, fields}, class, {id, fields}...}; of an entry above MESSAGE_LIMIT {id, the first fields, its bytes}
 local consumer, batch, hold, allowance = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = server_time()
 local version = redis.call('HGET', KEYS[4], 'version') or '0'
 if redis.call('GET', KEYS[5]) ~= ARGV[2] then return {'not_holder', version, seconds(now), '0', 0} end
 local status = 'ok'
-local function service(n) return tonumber(ARGV[5 + n]) end
+local function service(n) return tonumber(ARGV[7 + n]) end
 
 -- How many entries of a stream are pending and which was handed out last; nil where it has no group.
 local function group_in(stream)
@@ -38,7 +40,7 @@ local function waiting_in(stream)
 end
 
 local next_waiting = 0
-for i = 8, #KEYS do next_waiting = next_waiting + waiting_in(KEYS[i]) end
+for i = 9, #KEYS do next_waiting = next_waiting + waiting_in(KEYS[i]) end
 
 local queue, limit, suspect = {}, batch + 16, nil
 
@@ -75,8 +77,8 @@ for _, class in ipairs(class_order(turn)) do
   if lengths[class] > 0 and #queue < limit and not suspect then
     local pending, last = group_of(stream)
     if pending > 0 then
-      local alone = redis.call('XPENDING', stream, GROUP, '-', '+', 1, SUSPECT)
-      if #alone > 0 then suspect = {stream = stream, class = class, id = alone[1][1]} end
+      local alone = ARGV[7] == '1' and redis.call('XPENDING', stream, GROUP, 'IDLE', RETRY_MS, '-', '+', 1, SUSPECT)
+      if alone and alone[1] then suspect = {stream = stream, class = class, id = alone[1][1]} end
       for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', limit - #queue, RETURNED)) do
         local found = redis.call('XRANGE', stream, row[1], row[1])
         if found[1] then enqueue(class, found[1], false)
@@ -93,17 +95,37 @@ end
 
 local reply = {status, version, seconds(now), '0', next_waiting}
 
-local function claim(stream, class, id)
-  local entries = redis.call('XCLAIM', stream, GROUP, consumer, 0, id)
-  if entries[1] then
-    reply[#reply + 1] = class - 1
-    reply[#reply + 1] = entries[1]
-  else
-    redis.call('XACK', stream, GROUP, id)
+-- What workers get to see of an entry that is too large to be a prompt.
+local function beginning(fields)
+  local kept, room = {}, LETTER_LIMIT
+  for i = 1, #fields - 1, 2 do
+    local name, value = string.sub(fields[i], 1, VALUE_LIMIT), string.sub(fields[i + 1], 1, VALUE_LIMIT)
+    room = room - #name - #value
+    if room < 0 then break end
+    kept[i], kept[i + 1] = name, value
   end
+  return kept
 end
 
+local function hand_out(class, entry)
+  local bytes = 0
+  for _, part in ipairs(entry[2]) do bytes = bytes + #part end
+  reply[#reply + 1] = class - 1
+  reply[#reply + 1] = bytes <= MESSAGE_LIMIT and entry or {entry[1], beginning(entry[2]), bytes}
+end
+
+local function claim(stream, class, id)
+  local entries = redis.call('XCLAIM', stream, GROUP, consumer, 0, id)
+  if entries[1] then hand_out(class, entries[1])
+  else redis.call('XACK', stream, GROUP, id) end
+end
+
+-- Who claims lives: an idle worker's last beat may be so long ago that it passes for silent. And a harmless first
+-- write: past it, a server at its memory limit lets the script finish.
+local function renew() redis.call('PEXPIRE', KEYS[8], ARGV[6]) end
+
 if suspect then
+  renew()
   claim(suspect.stream, suspect.class, suspect.id)
   wake(KEYS[6])
   return reply
@@ -139,6 +161,7 @@ end
 
 local take, ask_again = batch_to_take()
 reply[4] = seconds(ask_again)
+if take > 0 then renew() end
 local fresh = {0, 0, 0}
 for i = 1, take do
   local item = queue[i]
@@ -148,10 +171,7 @@ end
 for class = 1, 3 do
   if fresh[class] > 0 then
     local read = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', fresh[class], 'STREAMS', KEYS[class], '>')
-    for _, entry in ipairs(read and read[1][2] or {}) do
-      reply[#reply + 1] = class - 1
-      reply[#reply + 1] = entry
-    end
+    for _, entry in ipairs(read and read[1][2] or {}) do hand_out(class, entry) end
   end
 end
 if take > 0 and present > 1 then redis.call('HINCRBY', KEYS[7], turns, 1) end

@@ -8,7 +8,7 @@
 --       -1 no record (adopt it first), or what went wrong
 local consumer, ttl_ms, keep_s = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hops = cmsgpack.unpack(ARGV[4])
-local now = server_time()
+local now, stage = server_time(), stage_of(KEYS[1])
 expect({[KEYS[7]] = 'list', [KEYS[8]] = 'zset', [KEYS[9]] = 'stream', [KEYS[10]] = 'stream', [KEYS[11]] = 'stream',
   [KEYS[12]] = 'hash', [KEYS[13]] = 'zset', [KEYS[14]] = 'string', [KEYS[4]] = 'stream', [KEYS[5]] = 'stream', [KEYS[6]] = 'stream'})
 
@@ -27,9 +27,11 @@ for class = 1, 3 do
   end
 end
 
-local function keep(image, id, picture)
+-- `open_s`: how long its prompt may stay open; so much longer the picture may be the answer of last resort.
+local function keep(image, id, picture, open_s)
   if picture == '' then return end
-  grown = grown + keep_picture(image, KEYS[13], stage_of(KEYS[1]) .. ' ' .. id, picture, now, ttl_ms)
+  local lives_ms = string.format('%.0f', ttl_ms + 1000 * math.max(0, open_s))
+  grown = grown + keep_picture(image, KEYS[13], stage .. ' ' .. id, picture, now, lives_ms)
 end
 
 -- The keeper answered first. Its owner, and nobody who was fenced out, may leave the better picture.
@@ -37,7 +39,7 @@ local function upgrade(record, image, id, how, picture, gpu_s)
   redis.call('HDEL', record, 'overtaken')
   redis.call('HINCRBYFLOAT', KEYS[12], 'wasted_s', gpu_s)
   if how == 'heavy' then
-    keep(image, id, picture)
+    keep(image, id, picture, 0)
     redis.call('HSET', record, 'upgraded', '1')
     count('upgraded')
     announce(KEYS[11], 'type', 'upgraded', 'id', id)
@@ -52,18 +54,24 @@ local function escalate(class, record, id, score, fields)
   count('escalated')
 end
 
+-- What an entry by hand ends as that claims a light picture which nobody made.
+local WITHOUT_LIGHT = {deadline = {'dropped', 'deadline'}, heavy_failed = {'failed', 'error'}}
+
 local function commit(hop, record, image)
   local class, entry, id, how, why, picture, gpu_s, score, fields, letter = unpack(hop)
   class = class + 1
-  local known = redis.call('HMGET', record, 'state', 'entry', 'overtaken')
+  local known = redis.call('HMGET', record, 'state', 'entry', 'overtaken', 'deadline', 'light')
   if not held[class .. entry] then
     if known[2] ~= entry or known[3] ~= consumer then return 0 end
     return upgrade(record, image, id, how, picture, gpu_s)
   end
   if not known[1] then return -1 end
   local stale = known[1] ~= 'open' or known[2] ~= entry
-  if not stale then
-    keep(image, id, picture)
+  if stale and why == 'malformed' then -- it took the id of another prompt, which is none the worse for it
+    lament(KEYS[10], outcome_of(fields, how, why, now), letter)
+  elseif not stale then
+    if how == 'light' and stage == 'heavy' and known[5] ~= '1' then how, why = unpack(WITHOUT_LIGHT[why] or WITHOUT_LIGHT.deadline) end
+    keep(image, id, picture, how == '' and (tonumber(known[4]) or now) - now or 0)
     if how == '' then
       escalate(class, record, id, score, fields)
     else

@@ -66,10 +66,8 @@ local function keep_picture(key, accounts, whose, picture, now, ttl_ms)
   return #picture * redis.call('ZADD', accounts, seconds(now), #picture .. ' ' .. whose)
 end
 
--- The part that an owner's and the keeper's settlement share; the caller counts it in the totals.
--- keys: record, due, done, dead, events; fields: the outcome's own fields, flat; letter: what a dead letter says beside.
-local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s, letter)
-  redis.call('ZREM', keys.due, id)
+-- An outcome, flat: how a prompt ended, then its own fields.
+local function outcome_of(fields, how, why, now)
   local outcome, own = {'end', how, 'why', why, 'finished', seconds(now)}, {['end'] = true, why = true, finished = true}
   for i = 1, #fields, 2 do -- an entry written by hand may have fields of these names
     if not own[fields[i]] then
@@ -77,11 +75,22 @@ local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s, letter)
       outcome[#outcome + 1] = fields[i + 1]
     end
   end
+  return outcome
+end
+
+-- Leaves a dead letter: the outcome, and what is said beside.
+local function lament(dead, outcome, beside)
+  for _, part in ipairs(beside or {}) do outcome[#outcome + 1] = part end
+  redis.call('XADD', dead, 'MAXLEN', '~', DEAD_KEPT, '*', unpack(outcome))
+end
+
+-- The part that an owner's and the keeper's settlement share; the caller counts it in the totals.
+-- keys: record, due, done, dead, events; fields: the outcome's own fields, flat; letter: what a dead letter says beside.
+local function finish(keys, id, fields, how, why, now, ttl_ms, keep_s, letter)
+  redis.call('ZREM', keys.due, id)
+  local outcome = outcome_of(fields, how, why, now)
   local entry = redis.call('XADD', keys.done, 'MINID', '~', string.format('%d-0', (now - keep_s) * 1000), '*', unpack(outcome))
-  if how == 'failed' or letter then
-    for _, part in ipairs(letter or {}) do outcome[#outcome + 1] = part end
-    redis.call('XADD', keys.dead, 'MAXLEN', '~', DEAD_KEPT, '*', unpack(outcome))
-  end
+  if how == 'failed' or letter then lament(keys.dead, outcome, letter) end
   announce(keys.events, 'type', 'settled', 'id', id, 'end', how, 'why', why)
   redis.call('HSET', keys.record, 'state', how, 'why', why, 'finished', seconds(now),
     'outcome', entry)

@@ -3,7 +3,9 @@
 -- ARGV  1 token  2 version  3 view  4 how many workers to wake  5... fields of the plan
 -- reply 1 in force, 0 not the leader, -1 a newer plan stands
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if tonumber(redis.call('HGET', KEYS[2], 'version') or 0) >= tonumber(ARGV[2]) then return -1 end
+-- A version that somebody spoilt must not keep every later plan out.
+local stands = tonumber(redis.call('HGET', KEYS[2], 'version') or 0) or 0
+if stands >= tonumber(ARGV[2]) and stands <= LATEST_VERSION then return -1 end
 expect({[KEYS[3]] = 'stream', [KEYS[4]] = 'stream', [KEYS[5]] = 'hash'})
 -- Slots that change their stage, for the people who watch a fleet flap.
 local known, switched = redis.call('HGETALL', KEYS[2]), 0
@@ -16,8 +18,8 @@ end
 -- A harmless first write: past it, a server at its memory limit lets the script finish.
 redis.call('PERSIST', KEYS[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', PLANS_KEPT, '*', 'view', ARGV[3], unpack(ARGV, 5))
-redis.call('HINCRBY', KEYS[5], 'plans', 1)
-if switched > 0 then redis.call('HINCRBY', KEYS[5], 'switched', switched) end
+redis.pcall('HINCRBY', KEYS[5], 'plans', 1) -- a count that somebody overwrote must keep no plan out
+if switched > 0 then redis.pcall('HINCRBY', KEYS[5], 'switched', switched) end
 announce(KEYS[4], 'type', 'plan', 'version', ARGV[2])
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], unpack(ARGV, 5))

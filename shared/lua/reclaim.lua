@@ -53,7 +53,7 @@ for i = 7, #ARGV, 3 do
       attempts = redis.call('HINCRBY', record, 'attempts', 1)
     end
     if attempts >= DEATHS then finish_off(KEYS[class], entry, id, record, known, attempts)
-    else redis.call('XCLAIM', KEYS[class], GROUP, SUSPECT, 0, entry, 'JUSTID') end
+    else redis.call('XCLAIM', KEYS[class], GROUP, SUSPECT, 0, entry, 'IDLE', RETRY_MS, 'JUSTID') end -- at once
     count = count + 1
   end
 end

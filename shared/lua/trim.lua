@@ -5,11 +5,19 @@
 -- reply {members that left, members that moved}
 expect({[KEYS[1]] = 'zset', [KEYS[2]] = 'string'})
 local now, budget = server_time(), tonumber(ARGV[1])
-local kept, gone, moved = tonumber(redis.call('GET', KEYS[2]) or 0), 0, 0
+local function bytes_of(member) return tonumber(string.match(member, '^%d+')) or 0 end
+
+local count = redis.call('GET', KEYS[2]) or '0'
+local kept, gone, moved = tonumber(count), 0, 0
+if not string.match(count, '^%-?%d+$') or #count > COUNT_DIGITS then -- somebody overwrote it: counted anew
+  kept = 0
+  for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do kept = kept + bytes_of(member) end
+  redis.call('SET', KEYS[2], string.format('%.0f', kept))
+end
 
 local function forget(member)
   if redis.call('ZREM', KEYS[1], member) == 1 then
-    local bytes = tonumber(string.match(member, '^%d+')) or 0
+    local bytes = bytes_of(member)
     kept = kept - bytes
     redis.call('DECRBY', KEYS[2], bytes)
     gone = gone + 1
