@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from logging import Logger
 from typing import Final
@@ -42,6 +43,7 @@ class Lease:
         self._entries: Sequence[Entry] = ()
         self._unwanted: frozenset[str] = frozenset()  # ids of entries in hand that are not ours any more
         self._holds_slot = False
+        self._no_slot_before = 0.0
         self._rests = True
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -73,10 +75,24 @@ class Lease:
             self.changed.set()
 
     def take_slot(self, broker: Broker) -> bool:
-        """Hold the slot's token, so that no other process draws on it."""
-        if not self._holds_slot:
-            self._holds_slot = broker.hold(self.slot_key, self.consumer)
-        return self._holds_slot
+        """Hold the slot's token, so that no other process draws on it.
+
+        While Redis is away or stalls, who draws on the slot can't renew its token: it comes first afterwards.
+        """
+        if self._holds_slot or time.monotonic() < self._no_slot_before:
+            return self._holds_slot
+        began = time.monotonic()
+        try:
+            held = broker.hold(self.slot_key, self.consumer)
+        except Unreachable:
+            self._no_slot_before = time.monotonic() + self._period_s * BEATS / 2
+            raise
+        if held and time.monotonic() - began > self._period_s:
+            self._no_slot_before = time.monotonic() + self._period_s * BEATS / 2
+            broker.release(self.slot_key, self.consumer)
+            held = False
+        self._holds_slot = held
+        return held
 
     def lose_slot(self) -> None:
         """Note that the token has gone to another process."""

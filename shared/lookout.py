@@ -12,6 +12,7 @@ from typing import Final, Protocol, TypeVar
 
 from shared.broker import Broker
 from shared.connection import CommandRefused, Unreachable
+from shared.errors import PlanUnreadable
 from shared.letters import Letter
 from shared.messages import Outcome
 from shared.observer import Backlog, Observer, StreamRow
@@ -219,7 +220,7 @@ def _readable(rows: Sequence[StreamRow], read: Callable[[StreamRow], Item]) -> I
     for row in rows:
         try:
             yield read(row)
-        except (KeyError, ValueError, TypeError):  # written by hand: it must not blind who looks
+        except (KeyError, ValueError, TypeError, PlanUnreadable):  # written by hand: it must not blind who looks
             continue
 
 

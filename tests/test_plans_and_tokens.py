@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
+from services.lease import Lease
 from shared.broker import Broker
 from shared.config import Settings
+from shared.connection import Unreachable
 from shared.observer import Observer
 from shared.plans import Slot, View
 from shared.schema import Stage
-from tests.helpers import a_plan, events, hire, put_plan, totals
+from tests.helpers import a_plan, events, hire, logger, publish, put_plan, totals
+from tests.processes import until
 
 VIEW = View(0.0, (1, 2), (Slot("test", 0, "cpu"), Slot("test", 1, "cpu")))
 
@@ -107,3 +112,44 @@ def test_a_slot_that_swaps_its_model_stays_in_the_view(broker: Broker, observer:
     assert observer.slots() == (Slot("test", 0, "cpu", both),), "neither model comes up there"
     broker.announce_node("test", about | {"resident": "1"})
     assert observer.slots() == (Slot("test", 0, "cpu", ("light",)),), "where both stay loaded, only the ready draw"
+
+
+def test_a_token_that_ran_out_while_its_holder_draws_is_its_own_again(broker: Broker) -> None:
+    publish(broker)
+    hand = hire(broker)
+    entry = hand.one()
+    broker.client.delete(hand.slot_key)
+    assert hand.beat(entry).holder, "nobody took it meanwhile"
+    assert not broker.hold(hand.slot_key, "other")
+    broker.client.delete(hand.slot_key)
+    assert broker.hold(hand.slot_key, "other")
+    assert not hand.beat(entry).holder, "somebody did"
+    broker.client.delete(hand.slot_key)
+    broker.renew("light", hand.name, hand.slot_key, [entry], holds=False)
+    hand.end(entry)
+    assert not hand.beat(entry).holder
+    assert not broker.client.exists(hand.slot_key), "who draws nothing takes none"
+
+
+def test_after_an_outage_the_holder_of_a_slot_comes_before_who_waits_for_it(broker: Broker) -> None:
+    settings = broker.settings.model_copy(update={"lease_s": 2.0})
+    lease = Lease(settings, "light", "test-0-light-waits", "played", logger)
+    hold = broker.hold
+
+    def away(_key: str, _token: str) -> bool:
+        raise Unreachable[0]("no answer")
+
+    def stalling(key: str, token: str) -> bool:
+        time.sleep(0.6)
+        return hold(key, token)
+
+    troubles: list[Callable[[str, str], bool]] = [away, stalling]
+    for trouble in troubles:
+        broker.hold = trouble  # type: ignore[method-assign,assignment]
+        with suppress(*Unreachable):
+            assert not lease.take_slot(broker)
+        broker.hold = hold  # type: ignore[method-assign]
+        assert not lease.take_slot(broker), "its holder had no time to renew it"
+        assert not broker.client.exists(lease.slot_key)
+        until(lambda: lease.take_slot(broker), "in the end it is free")
+        lease.give_up_slot(broker)

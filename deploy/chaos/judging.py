@@ -15,6 +15,7 @@ from deploy.chaos.witness import Size
 from shared.ledger import account, overlaps
 from shared.messages import Outcome
 
+ROOMY: Final = 5  # leases: in a deadline so long a prompt can be drawn twice
 LATE_S: Final = 0.5  # a deadline that passed by less is the machine's
 
 
@@ -80,7 +81,12 @@ def _punctual(fault: Fault, arena: Arena, played: Played) -> Iterator[str]:
 
 
 def _fenced(arena: Arena, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """A fenced-out worker settles nothing more, and what it held is drawn by another worker of its stage."""
+    """A fenced-out worker settles nothing more, and what it held is drawn by another worker of its stage.
+
+    But not where the deadline leaves no time for that: then a kept light picture is the answer.
+    """
+    deadline_s = arena.running.settings.deadline_s
+    roomy = deadline_s is not None and deadline_s >= ROOMY * arena.running.settings.lease_s
     holders = {prompt_id: name for name, ids in arena.fenced.items() for prompt_id in ids}
     for outcome in outcomes:
         holder = holders.get(outcome.id)
@@ -88,6 +94,8 @@ def _fenced(arena: Arena, outcomes: Sequence[Outcome]) -> Iterator[str]:
             continue
         if any(visit.worker == holder for visit in outcome.visits):
             yield f"{outcome.id} was settled by {holder}, which had been fenced out"
+        elif not roomy and (outcome.end, outcome.why) == ("light", "deadline"):
+            continue
         elif not any(visit.stage == holder.split("-")[-2] for visit in outcome.visits):
             yield f"{outcome.id} was not drawn elsewhere: {outcome.end} ({outcome.why})"
 
