@@ -14,10 +14,11 @@ GPUS ?= 16
 POLICY ?= quality
 LIVE ?=
 
-# Of `make chaos`: which faults (all of them), how much shorter or longer than described, and how often each.
+# Of `make chaos`: which faults (all of them), how much shorter or longer than described, how often each, on how many slots.
 CHAOS ?=
 SCALE ?= 1
 RUNS ?= 1
+SLOTS ?=
 
 # Of `make serve`.
 PORT ?= 8000
@@ -59,7 +60,7 @@ bench: setup ## speed of the hop and the queue, cost of idling, latency: prints 
 	$(RUN) -m deploy.bench $(BENCH)
 
 chaos: setup ## faults while a trace runs, one after the other: CHAOS="kill pause" SCALE=0.2 RUNS=1; table and CSV
-	$(RUN) -m deploy.chaos $(CHAOS) --scale $(SCALE) --runs $(RUNS) --out analysis/results/chaos.csv
+	$(RUN) -m deploy.chaos $(CHAOS) --scale $(SCALE) --runs $(RUNS) $(if $(SLOTS),--slots $(SLOTS)) --out analysis/results/chaos.csv
 
 soak: setup ## an hour at 70 % load with a fault a minute: nothing grows
 	$(RUN) -m deploy.chaos soak --scale $(SCALE) --out analysis/results/chaos.csv

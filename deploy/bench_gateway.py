@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,8 @@ def acknowledgements(rate_per_s: float, seconds: float, prompt: str) -> tuple[fl
                 running.wait_ready(lambda _: None)
                 wait_ready(running, address(settings))
                 on_one_core(_listening(settings.http_port))
-                asyncio.run(_offered(settings, prompt, rate_per_s, 1.0))  # connections, caches
-                taken_s = asyncio.run(_offered(settings, prompt, rate_per_s, seconds))
+                asyncio.run(offered(settings, prompt, rate_per_s, 1.0))  # connections, caches
+                taken_s = asyncio.run(offered(settings, prompt, rate_per_s, seconds))
                 fastest = asyncio.run(_saturated(settings, prompt, seconds))
         finally:
             os.sched_setaffinity(0, cores)
@@ -107,10 +107,10 @@ def _listens(process: psutil.Process, port: int) -> bool:
     return any(each.laddr.port == port for each in process.net_connections() if each.status == psutil.CONN_LISTEN)
 
 
-async def _offered(settings: Settings, prompt: str, rate_per_s: float, seconds: float) -> list[float]:
+async def offered(settings: Settings, prompt: str, rate_per_s: float, seconds: float) -> list[float]:
     """Seconds from when each prompt was due to its answer, ascending; each is due at its time, come what may."""
     taken: list[float] = []
-    async with _session(settings) as session, asyncio.TaskGroup() as group:
+    async with client_of(settings) as session, asyncio.TaskGroup() as group:
         began = time.perf_counter()
         for number in range(int(rate_per_s * seconds)):
             due = began + number / rate_per_s
@@ -135,7 +135,7 @@ async def _saturated(settings: Settings, prompt: str, seconds: float) -> float:
             await _publish(session, prompt)
             accepted += 1
 
-    async with _session(settings) as session:
+    async with client_of(settings) as session:
         await asyncio.gather(*(ask(session) for _ in range(CONNECTIONS)))
     return accepted / seconds
 
@@ -148,7 +148,7 @@ async def _publish(session: aiohttp.ClientSession, prompt: str) -> str:
         return str(told["id"])
 
 
-def _session(settings: Settings) -> aiohttp.ClientSession:
+def client_of(settings: Settings) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(address(settings), connector=connector, timeout=aiohttp.ClientTimeout(PATIENCE_S))
 
@@ -163,7 +163,7 @@ def streams(count: int, prompt: str) -> Streams:
 
 
 async def _streams(settings: Settings, process: psutil.Process, count: int, prompt: str) -> Streams:
-    async with _session(settings) as session:
+    async with client_of(settings) as session:
         ids = [await _publish(session, prompt) for _ in range(count)]
         before = _mib(process)
         opened = asyncio.Semaphore(0)
@@ -223,7 +223,7 @@ def detour(durability: str, prompts: int, prompt: str) -> float:
 async def _drawn(settings: Settings, prompts: int, prompt: str) -> list[float]:
     """Seconds from a request to its heavy picture, the first few left out."""
     taken: list[float] = []
-    async with _session(settings) as session:
+    async with client_of(settings) as session:
         for _ in range(prompts + 5):
             began = time.perf_counter()
             async with session.post("/v1/images/generations", json={"prompt": prompt}) as answer:
@@ -244,8 +244,10 @@ def _directly_s(prompt: str) -> float:
 
 
 @contextmanager
-def gateway_over(durability: str) -> Iterator[tuple[Settings, psutil.Process]]:
-    """A gateway on one core over a Redis of its own, with no other service."""
+def gateway_over(
+    durability: str, before: Callable[[Broker], None] = Broker.check
+) -> Iterator[tuple[Settings, psutil.Process]]:
+    """A gateway on one core over a Redis of its own, with no other service. `before`: what is done before it starts."""
     cores = os.sched_getaffinity(0)
     with (
         tempfile.TemporaryDirectory(prefix="cascade-") as folder,
@@ -253,7 +255,7 @@ def gateway_over(durability: str) -> Iterator[tuple[Settings, psutil.Process]]:
     ):
         settings = Settings(redis_url=redis.url, deployment="bench", node="bench", http_port=free_port())
         settings = settings.model_copy(update={"deadline_s": LONG_S})
-        Broker(settings).check()
+        before(Broker(settings))
         command = [sys.executable, "-m", "services.gateway"]
         environment = {**os.environ, **environment_of(settings)}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, preexec_fn=die_with_parent)
@@ -269,7 +271,7 @@ def gateway_over(durability: str) -> Iterator[tuple[Settings, psutil.Process]]:
 
 async def _until_it_lives(settings: Settings, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + PATIENCE_S
-    async with _session(settings) as session:
+    async with client_of(settings) as session:
         while True:
             try:
                 async with session.get("/healthz"):

@@ -19,17 +19,25 @@ from rich.console import Console
 from deploy.demo import slots_that_fit
 from deploy.results import end_on_sigterm
 from deploy.runner import PATIENCE_S, Deployment, Run, deployment
-from shared.config import Settings
+from shared.config import PREFIX, Settings
 from shared.errors import CascadeError
 from shared.process import guarded
 
 LOOK_S: Final = 0.2
+# As the README has it, so that both are tried as they are printed.
+CURL: Final = """\
+curl -sSf {url}/v1/images/generations -H 'Content-Type: application/json'{key} \\
+  -d '{{"prompt": "a big red circle on white"}}' | grep -o '"b64_json":"[^"]*' | cut -d'"' -f4 | base64 -d > picture.webp
+"""
+KEY: Final = " -H 'Authorization: Bearer KEY'"
 _HELLO: Final = """\
-[bold]{url}[/bold] answers: the dashboard there, pictures like this:
+{url} answers: a page to look at and to try prompts on, and the images API at {url}/v1:
 
-    curl {url}/v1/images/generations -H 'Content-Type: application/json' \\
-      -d '{{"prompt": "a big red circle on white"}}' | python3 -c 'import base64, json, sys; \\
-      open("picture.webp", "wb").write(base64.b64decode(json.load(sys.stdin)["data"][0]["b64_json"]))'
+{curl}
+In another terminal, for what happens inside:
+
+export {environment}
+.venv/bin/python -m services.ctl status
 
 Logs are in {logs}; Ctrl-C ends it.
 """
@@ -61,10 +69,27 @@ def main() -> int:
     with deployment(Run(folder, settings, folder, nice=5, gateway=True)) as running:
         url = address(settings)
         wait_ready(running, url)
-        console.print(_HELLO.format(url=url, logs=running.settings.log_dir), highlight=False)
+        # Wrapped, a command would no longer be one that can be copied.
+        console.print(greeting(running.settings), markup=False, highlight=False, soft_wrap=True)
         while True:
             running.supervisord.check()
             time.sleep(1.0)
+
+
+def greeting(settings: Settings) -> str:
+    """What to do now, each command as it can be copied."""
+    url, keyed = address(settings), settings.http_keys is not None
+    told = {
+        "REDIS_URL": settings.redis_url,
+        f"{PREFIX}DEPLOYMENT": settings.deployment,
+        f"{PREFIX}CASCADE": settings.cascade,
+    }
+    return _HELLO.format(
+        url=url,
+        curl=CURL.format(url=url, key=KEY if keyed else ""),
+        environment=" ".join(f"{name}={value}" for name, value in told.items()),
+        logs=settings.log_dir,
+    )
 
 
 def address(settings: Settings) -> str:

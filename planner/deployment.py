@@ -21,6 +21,7 @@ from shared.cascade import (
     batch_to_take,
     decide,
     door_wait_s,
+    first_stage,
     hopeless,
     last_call_s,
     lets_go,
@@ -37,7 +38,6 @@ from traces.read import Arrival
 LOOKED_AT: Final = 16  # prompts beyond a batch that a claim looks at, as in lua/claim.lua
 LOOK_S: Final = 0.2  # between two looks of the keeper at most
 LATER_S: Final = 1e-6  # past a moment, not on it, where rounding would decide
-DOORS: Final[tuple[tuple[Stage, Route], ...]] = (("light", "cascade"), ("heavy", "heavy"))
 
 
 class Deployment:
@@ -87,8 +87,8 @@ class Deployment:
         now, allowance_s, plan = self._clock.now, self._scenario.deadline_s, self._plan
         self._notes.arrival(now)
         prompt_id, text = f"sim-{self._notes.offered - 1}", arrival.prompt or ""
-        direct = plan is not None and routes_heavy(text, prompt_id, plan)
-        stage, route = DOORS[direct]
+        route: Route = "heavy" if plan is not None and routes_heavy(text, prompt_id, plan) else "cascade"
+        stage = first_stage(route, plan)
         waits_s = door_wait_s(route, {name: self._queues[name].backlog for name in STAGES}, plan) if plan else math.inf
         if allowance_s < waits_s < math.inf:
             self._notes.refused += 1
@@ -98,7 +98,7 @@ class Deployment:
         )
         self._open += 1
         self._queues[stage].put(prompt)
-        if direct:
+        if stage == "heavy":
             self._watch_on(prompt)
         else:
             self._keep_at(prompt, prompt.deadline - self._scenario.margin_s)
@@ -249,7 +249,6 @@ class Deployment:
         self._keep_at(prompt, min(again, prompt.deadline))
 
     def _move_to_light(self, prompt: Prompt) -> None:
-        prompt.route = "light"
         self._pass(prompt, "light")
         self._dispatch("light")
 

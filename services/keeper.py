@@ -57,6 +57,8 @@ class Keeper:
         self._alone_s = alone_s
         self._light_s = alone_s["light"]  # how long before its deadline one without a picture leaves heavy
         self._each_s = 0.0  # what looking after one prompt takes
+        self._light_each_s = 0.0  # between two pictures of the light stage
+        self._at_heavy = 0  # prompts that wait there, with a picture or without
         self._next_reclaim = 0.0
         self._next_sweep = 0.0
         self._next_expiry = 0.0
@@ -112,25 +114,29 @@ class Keeper:
 
     def _look(self, first: float) -> float:
         """Settle what is due; returns the seconds until a verdict can change."""
-        now, early_s = self._ask(self._broker.now), self._margin_s() + self._light_s
+        now, early_s = self._ask(self._broker.now), self._margin_s() + self._leave_s(self._at_heavy)
         changes = first - early_s
         if changes <= now:
             began = time.monotonic()
             prompts = self._ask(self._observer.open_prompts, now + early_s + LONGEST_LOOK_S, AT_ONCE)
-            self._look_after(prompts, now)
+            settled = self._look_after(prompts, now)
             if len(prompts) >= MANY:
                 self._each_s = (time.monotonic() - began) / len(prompts)
-            if len(prompts) >= AT_ONCE:  # there are more
+            if settled and len(prompts) >= AT_ONCE:  # there may be more
                 return 0.0
             later = [at for prompt in prompts if (at := self._changes(prompt)) > now]
             changes = min(later, default=now)
         return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, changes - now))
 
+    def _leave_s(self, before: int) -> float:
+        """How long before its deadline one leaves heavy for light, when so many leave before it."""
+        return self._light_s + before * self._light_each_s
+
     def _changes(self, prompt: OpenPrompt) -> float:
         """When the verdict on a prompt that waits changes."""
         if prompt.has_light:
             return prompt.deadline - self._margin_s()
-        return prompt.deadline - (self._margin_s() + self._light_s if prompt.stage == "heavy" else 0.0)
+        return prompt.deadline - (self._margin_s() + self._leave_s(self._at_heavy) if prompt.stage == "heavy" else 0.0)
 
     def leave(self) -> None:
         """Let another keeper act at once."""
@@ -170,15 +176,25 @@ class Keeper:
         """How long the light stage needs for one prompt more, as the plan and the queue have it."""
         backlog = self._observer.backlog()
         waiting: dict[Stage, int] = {stage: backlog[stage].waiting for stage in STAGES}
-        self._light_s = last_call_s(waiting, self._broker.plan(), self._alone_s)
+        plan = self._broker.plan()
+        self._light_s = last_call_s(waiting, plan, self._alone_s)
+        throughput = plan.throughput("light") if plan else 0.0
+        self._light_each_s = 1 / throughput if throughput > 0 else 0.0
+        self._at_heavy = waiting["heavy"]
 
-    def _look_after(self, prompts: Sequence[OpenPrompt], now: float) -> None:
-        """Do with each what the rule says: those that end in one round trip, for many may be due at once."""
+    def _look_after(self, prompts: Sequence[OpenPrompt], now: float) -> int:
+        """Do with each what the rule says; returns how many ended.
+
+        Those that end do so in one round trip, for many may be due at once. Those that leave for light leave as much
+        earlier as others leave before them.
+        """
         margin_s = self._margin_s() + len(prompts) * self._each_s
         ended: list[tuple[OpenPrompt, End]] = []
+        before = 0
         for prompt in prompts:
-            left_s = prompt.deadline - now
-            match verdict(prompt.stage, prompt.has_light, left_s, self._light_s, margin_s, self._alone_s["light"]):
+            left_s, leave_s = prompt.deadline - now, self._leave_s(before)
+            before += prompt.stage == "heavy" and not prompt.has_light
+            match verdict(prompt.stage, prompt.has_light, left_s, leave_s, margin_s, self._alone_s["light"]):
                 case "keep_light":
                     ended.append((prompt, "light"))
                 case "drop":
@@ -190,6 +206,7 @@ class Keeper:
         for (prompt, _), reply in zip(ended, self._broker.overtake_all(ended, "deadline"), strict=True):
             if isinstance(reply, CommandRefused):  # one prompt's trouble must not cost the others their deadline
                 self._complain(prompt, reply)
+        return len(ended)
 
     def _move(self, prompt: OpenPrompt) -> None:
         silent_s = SILENT * self._settings.lease_s

@@ -29,7 +29,7 @@ from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
 from shared.letters import RETRY_OF
 from shared.log import configure
-from shared.messages import REQUEST, TRACEPARENT, UNSAFE, USER, Entry, Visit
+from shared.messages import REQUEST, TRACEPARENT, UNSAFE, USER, End, Entry, Visit
 from shared.plans import Plan
 from shared.process import Stop, guarded, parting, patiently, until_done
 from shared.schema import Stage
@@ -209,7 +209,9 @@ class Worker:
         done = Entry(entry.priority, entry.entry_id, entry.job.visited(visit))
         if picture.flagged:  # the same seed would give the same picture: there is nothing to try again
             told = f"the safety checker flagged the {self._stage} picture"
-            return Hop(done, "failed", UNSAFE, b"", visit.gpu_s, reason=told)
+            # A light picture that it let pass is never thrown away.
+            end: End = "light" if entry.job.light_visit else "failed"
+            return Hop(done, end, UNSAFE, b"", visit.gpu_s, reason=told)
         if not sound:
             wrong = f"score is {picture.score}"
             return Hop(done, "failed", "error", b"", visit.gpu_s, reason=wrong, blamed=True)

@@ -14,7 +14,7 @@ from shared.messages import Route
 from shared.plans import Plan
 from shared.schema import CLASSES, LOWER_EVERY, Stage
 
-Decision = Literal["escalate", "confident", "no_time", "light_only"]
+Decision = Literal["escalate", "confident", "no_time", "light_only", "moved"]
 Verdict = Literal["wait", "keep_light", "to_light", "drop"]
 
 NO_TIME: Final = "no_time"
@@ -81,6 +81,15 @@ def routes_heavy(prompt: str, prompt_id: str, plan: Plan) -> bool:
     return lot < plan.direct_tie_share if looks == plan.direct_above else looks > plan.direct_above
 
 
+def first_stage(route: Route, plan: Plan | None) -> Stage:
+    """Where a prompt of a route starts; `lua/publish.lua` says the same in Lua.
+
+    One that was to skip light does not, while heavy has no worker: it would wait until light can hardly draw it.
+    """
+    nobody = plan is not None and plan.throughput("heavy") <= 0 < plan.throughput("light")
+    return "heavy" if route == "heavy" and not nobody else "light"
+
+
 def looks_weak(score: float, prompt_id: str, plan: Plan) -> bool:
     """Whether the score lies below the threshold; ties fall by lot, so that any share can be met."""
     if plan.lot:
@@ -115,8 +124,8 @@ def decide(score: float, prompt_id: str, route: Route, time_left_s: float, waiti
     `waiting`: prompts that wait for heavy. While they are less than a batch, whoever could gain escalates: the
     threshold is set for the demand as planned, with headroom, and a heavy worker shall not idle for its sake.
     """
-    if route == "light":
-        return "light_only"
+    if route != "cascade":  # one that was to be heavy came here because heavy could not draw it in time
+        return "light_only" if route == "light" else "moved"
     in_time = heavy_time_s(waiting, plan) <= time_left_s
     if looks_weak(score, prompt_id, plan):
         return "escalate" if in_time else NO_TIME

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
 from shared.connection import Connection
-from shared.messages import REQUEST, End, Visit, readable_visits
+from shared.messages import REQUEST, USER, End, Visit, readable_visits
 from shared.schema import NORMAL, QUEUE_SHOWN, STAGES, Stage
 from shared.wire import integer_or
 
 State = Literal["open", "light", "heavy", "dropped", "failed", "cancelled"]
 Fields = Mapping[bytes, bytes]
 OPEN: Final = "open"
+LOOKS: Final = 3  # a prompt that moves on between its record and its entry is found by the next
 QUEUE_AGE_S: Final = 0.25  # a place in the queue is an estimate anyway; asking costs the server up to a millisecond
 
 
@@ -25,7 +26,8 @@ class Look:
     `stage`: where it is or was last. `has_light`: its light picture was made and it went on to heavy.
     `waiting`: prompts that are drawn before it, None where it is in a worker's hands, settled, or was not asked
     for; at most shared.schema.QUEUE_SHOWN, which says "or more". `upgraded`: a heavy picture came after the end.
-    `request`: the fingerprint of the request that it came of, where that had an Idempotency-Key.
+    `request`: the fingerprint of the request that it came of, where that had an Idempotency-Key; `user`: on whose
+    behalf it was asked for. Like the prompt they are empty where its outcome is not kept any more.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Look:
     upgraded: bool = False
     waiting: int | None = None
     request: str = ""
+    user: str = ""
 
     @property
     def end(self) -> End | None:
@@ -94,10 +97,10 @@ class Lookup:
 
         `place`: with its place in the queue, as it was QUEUE_AGE_S ago at most.
         """
-        record = cast(Fields, self._client.hgetall(self._keys.prompt(prompt_id)))
+        record, message = self._read(prompt_id)
         if b"state" not in record:
             return None
-        found = _look(prompt_id, record, self._message(record))
+        found = _look(prompt_id, record, message)
         if not place or found.state != OPEN:
             return found
         return replace(found, waiting=self._ahead(found, record.get(b"entry", b"0-0")))
@@ -119,6 +122,16 @@ class Lookup:
             known = _Queue(time.monotonic(), float(now), entries[-1:], places)
             self._queues[stream] = known
         return known
+
+    def _read(self, prompt_id: str) -> tuple[Fields, Fields]:
+        """Its record and what `_message` finds by it."""
+        record: Fields = {}
+        for _ in range(LOOKS):
+            record = cast(Fields, self._client.hgetall(self._keys.prompt(prompt_id)))
+            message = self._message(record) if b"state" in record else {}
+            if message or not record:
+                return record, message
+        return record, {}
 
     def _message(self, record: Fields) -> Fields:
         """The fields of its outcome, or of its entry while it is open; none where it has just moved on."""
@@ -150,6 +163,7 @@ def _look(prompt_id: str, record: Fields, message: Fields) -> Look:
         has_light=record.get(b"light") == b"1",
         upgraded=record.get(b"upgraded") == b"1",
         request=text(message, REQUEST),
+        user=text(message, USER),
     )
 
 

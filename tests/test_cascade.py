@@ -63,6 +63,7 @@ def test_the_light_stages_time_counts_the_prompts_before_it() -> None:
 def test_a_light_picture_is_the_answer_or_escalates_for_one_stated_reason() -> None:
     plan = a_plan(threshold=0.5, heavy_workers=1, heavy_batch=1, heavy_service_s=2.0)
     assert decide(0.1, "p", "light", 99.0, 0, plan) == "light_only"
+    assert decide(0.1, "p", "heavy", 99.0, 0, plan) == "moved"
     assert decide(0.9, "p", "cascade", 99.0, 0, plan) == "confident"
     assert decide(0.1, "p", "cascade", 2.0, 0, plan) == "escalate"
     assert decide(0.1, "p", "cascade", 1.9, 0, plan) == "no_time"

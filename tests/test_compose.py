@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from deploy.runner import Run
 from deploy.supervision import HEAD, ROOT
+from shared.broker import Broker
 from shared.config import Settings
+from shared.embedded import server_binaries
+from shared.errors import CascadeError
+from shared.process import die_with_parent
+from tests.processes import until
+from tests.servers import free_port
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
@@ -28,10 +37,42 @@ def test_the_head_runs_redis_and_the_heads_services() -> None:
 
 def test_redis_asks_for_a_password_and_listens_on_a_named_address() -> None:
     redis = COMPOSE["services"]["redis"]
-    assert "--requirepass" in redis["command"]
     assert redis["command"][redis["command"].index("--maxmemory-policy") + 1] == "noeviction"
     (port,) = redis["ports"]
     assert port.startswith("${HEAD_ADDRESS:-127.0.0.1}:"), "never on all addresses"
+
+
+def test_redis_gets_its_password_unseen_by_who_lists_processes(tmp_path: Path) -> None:
+    port, password = free_port(), "not-for-all-eyes"
+    (tmp_path / "docker-entrypoint.sh").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "docker-entrypoint.sh").chmod(0o755)
+    (tmp_path / "redis-server").symlink_to(server_binaries()[0])
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = [word.replace("$$", "$").replace("${REDIS_MEMORY:-2gb}", "1gb") for word in redis_command()]
+    with subprocess.Popen(
+        [*command, "--port", str(port), "--dir", str(tmp_path)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        env={"PATH": path, "REDIS_PASSWORD": password},
+        preexec_fn=die_with_parent,
+    ) as process:
+        try:
+            until(lambda: listens(port), "Redis listens")
+            assert password not in Path(f"/proc/{process.pid}/cmdline").read_text()
+            Broker(Settings(redis_url=f"redis://:{password}@127.0.0.1:{port}")).check()
+            with pytest.raises(CascadeError, match="uthent"):
+                Broker(Settings(redis_url=f"redis://127.0.0.1:{port}")).check()
+        finally:
+            process.terminate()
+
+
+def redis_command() -> list[str]:
+    return list(COMPOSE["services"]["redis"]["command"])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_gateway_asks_for_keys_and_listens_on_a_named_address() -> None:

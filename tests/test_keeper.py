@@ -94,10 +94,10 @@ def test_a_prompt_sent_straight_to_heavy_moves_to_light_at_the_last_moment(broke
     keeper.step()
     assert not heavy.take()
     entry = light.one()
-    assert (entry.job.id, entry.job.route) == ("p", "light")
+    assert (entry.job.id, entry.job.route) == ("p", "heavy")
     assert entry.job.deadline == pytest.approx(receipt.deadline, abs=2e-6)
-    assert light.end(entry, why="light_only") == 1
-    assert ends(broker) == {"p": ("light", "light_only")}
+    assert light.end(entry, why="moved") == 1
+    assert ends(broker) == {"p": ("light", "moved")}
 
 
 def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadline(
@@ -127,8 +127,8 @@ def test_a_prompt_of_a_worker_gone_silent_moves_to_light_at_the_last_moment_with
     keeper.step()
     moved = light.one()
     assert heavy.end(entry, why="heavy") == 0, "whoever was silent settles nothing more"
-    assert light.end(moved, why="light_only") == 1
-    assert ends(broker) == {"p": ("light", "light_only")}
+    assert light.end(moved, why="moved") == 1
+    assert ends(broker) == {"p": ("light", "moved")}
     assert not heavy.take()
 
 
@@ -158,7 +158,7 @@ def test_a_prompt_written_by_hand_for_heavy_stays_one_prompt_when_it_moves(broke
     broker.hand_back("heavy", heavy.name, [entry])
     assert broker.move_to_light(entry.job.id, 1, entry.entry_id)
     moved = light.one()
-    assert (moved.job.id, moved.job.deadline, moved.job.route) == (entry.job.id, entry.job.deadline, "light")
+    assert (moved.job.id, moved.job.deadline, moved.job.route) == (entry.job.id, entry.job.deadline, "heavy")
     light.end(moved)
     assert list(ends(broker)) == [entry.job.id]
     assert totals(broker)["offered"] == 1

@@ -7,9 +7,11 @@ import time
 import pytest
 
 from shared.broker import Broker
+from shared.cascade import first_stage
 from shared.exchange import Hop
+from shared.observer import Observer
 from shared.schema import SUSPECT
-from tests.helpers import ends, hire, holders, outcomes, publish
+from tests.helpers import a_plan, ends, hire, holders, outcomes, publish, put_plan
 from tests.keeping import LEASE_S, keeper_of
 from tests.processes import until
 
@@ -84,3 +86,29 @@ def test_a_stall_of_redis_takes_nothing_from_workers_that_live(broker: Broker) -
     broker.client.delete(broker.keys.worker(light.name))
     time.sleep(LEASE_S / 2)
     until(lambda: keeper.step() and SUSPECT in holders(broker).values(), "what nobody renews comes back")
+
+
+def test_those_that_leave_heavy_together_leave_as_much_earlier(broker: Broker) -> None:
+    one_a_second = a_plan(light_batch=1, light_service_s=1.0, heavy_batch=1, heavy_service_s=500.0)
+    put_plan(broker, one_a_second)
+    publish(broker, *(f"p{number}" for number in range(60)), allowance_s=120.0, route="heavy")
+    keeper = keeper_of(broker, margin_s=90.0)
+    keeper.step()
+    moved = broker.client.xlen(broker.keys.streams["light"][1])
+    # The first needs 2 s, each other one second more: with 30 s to spare those beyond the 28th go now.
+    assert 20 <= moved <= 45
+    waiting = {prompt.id for prompt in Observer(broker).open_prompts(1e12) if prompt.stage == "heavy"}
+    assert "p0" in waiting, "who leaves last leaves no sooner than it must"
+
+
+@pytest.mark.parametrize("heavy_workers", [0, 1])
+def test_nobody_skips_light_while_heavy_has_no_worker(broker: Broker, heavy_workers: int) -> None:
+    plan = a_plan(heavy_workers=heavy_workers)
+    put_plan(broker, plan)
+    publish(broker, route="heavy")
+    (prompt,) = Observer(broker).open_prompts(1e12)
+    assert prompt.stage == first_stage("heavy", plan) == ("heavy" if heavy_workers else "light")
+    entry = hire(broker, prompt.stage).one()
+    assert entry.job.route == "heavy", "what was asked for stays known"
+    assert first_stage("cascade", plan) == first_stage("light", plan) == "light"
+    assert first_stage("heavy", None) == "heavy"

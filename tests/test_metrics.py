@@ -214,13 +214,39 @@ def test_every_name_and_label_that_is_asked_for_is_told(broker: Broker) -> None:
         assert [text.count(bracket) for bracket in "({["] == [text.count(bracket) for bracket in ")}]"], place
 
 
-def test_prometheus_itself_accepts_the_rules() -> None:
+@pytest.mark.parametrize("words", ["check config prometheus.yml", "test rules rules_test.yml"])
+def test_prometheus_itself_accepts_the_rules_and_fires_where_something_is_wrong(words: str) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool (Debian's package prometheus) is not installed")
-    command = [promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        [promtool, *words.split()], cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False
+    )
     assert said.returncode == 0, said.stdout + said.stderr
+
+
+def sides(expression: str) -> Iterator[str]:
+    """The labels of each side of a comparison that is no mere number: those an aggregation keeps, or all."""
+    for side in re.split(r"\s(?:==|[<>]=?|[-+/])\s", expression):
+        bare = re.sub(r"^[\d.]+ \* ", "", side.strip())
+        if re.match(r"[\d.]|scalar\(", bare):
+            continue
+        kept = re.match(r"(?:sum|max|min|count)(?: by \(([^)]*)\))?\s*\(", bare)
+        yield (kept[1] or "none") if kept else "all"
+
+
+def test_both_sides_of_an_alert_carry_the_same_labels() -> None:
+    assert list(sides("increase(a[1m]) > 4 * sum(b)")) == ["all", "none"], "which finds nothing to compare"
+    alerts = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
+    for rule in alerts:
+        assert len(set(sides(rule["expr"]))) == 1, rule["alert"]
+
+
+def test_each_alert_is_tried_on_figures_made_up() -> None:
+    wrong, _ = yaml.safe_load((DEPLOY / "prometheus" / "rules_test.yml").read_text())["tests"]
+    tried = {each["labels"] for each in wrong["promql_expr_test"][0]["exp_samples"]}
+    alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
+    assert tried == {f'{{alertname="{name}"}}' for name in alerts}
 
 
 def test_alerts_say_what_is_wrong_and_how_bad() -> None:

@@ -186,15 +186,18 @@ def test_a_flagged_light_picture_ends_its_prompt_once_and_is_not_stored(broker: 
     assert (drawn.batches, observer.backlog()["light"].waiting) == ([["p"]], 0), "nothing is tried again"
 
 
-def test_a_flagged_heavy_picture_ends_its_prompt_and_is_not_stored(broker: Broker, observer: Observer) -> None:
+def test_of_a_flagged_heavy_picture_the_light_one_is_the_answer(broker: Broker, observer: Observer) -> None:
     plan_for(broker, "heavy")
     publish(broker)
+    publish(broker, "straight", route="heavy")
     light = hire(broker)
     light.escalate(light.one())
     with working(broker, Easel("heavy", flagged)) as worker:
         worker.step()
-    assert ends(broker) == {"p": ("failed", "unsafe")}
-    assert observer.image("p", "heavy") is None
+        worker.step()
+    assert ends(broker) == {"p": ("light", "unsafe"), "straight": ("failed", "unsafe")}
+    assert observer.images([("p", "heavy"), ("straight", "heavy")]) == [None, None]
+    assert observer.image("p", "light") == b"light"
 
 
 def test_the_faulty_backend_can_be_asked_for_a_picture_that_is_flagged() -> None:

@@ -115,7 +115,7 @@ def test_a_prompt_sent_straight_to_heavy_is_drawn_light_at_the_last_moment() -> 
     plan = always(SDTURBO, heavy_direct=1.0, heavy_workers=1)
     found = run(plan, every(0.0, 3)).outcomes
     assert Counter((outcome.end, outcome.why) for outcome in found) == Counter(
-        {("heavy", "heavy"): 2, ("light", "light_only"): 1}
+        {("heavy", "heavy"): 2, ("light", "moved"): 1}
     ), "the third would be done after 5.34 s"
     assert all(outcome.on_time for outcome in found)
 

@@ -23,6 +23,7 @@ from shared.errors import SettingsError
 from shared.keyring import Key, Keyring, read_keyring
 from shared.schema import NORMAL, URGENT
 
+BEHALF: Final = "/"  # no key's name has one
 LOOK_S: Final = 1.0  # between two looks at the keyring's file
 Clock = Callable[[], float]
 
@@ -67,6 +68,14 @@ class Caller:
         """Count prompts against the rate; raises ApiError 429 with the time to retry."""
         if self.meter is not None:
             self.meter.take(prompts)
+
+    def signature(self, user: str | None) -> str:
+        """Whose a prompt is, as it travels with it: the key's name, and the user on whose behalf its bearer asks."""
+        return BEHALF.join(part for part in (self.name if self.identity else "", user) if part)
+
+    def owns(self, signature: str) -> bool:
+        """Whether a prompt is this caller's to see and to cancel; an admin's is every one, and so is anybody's."""
+        return not self.identity or self.admin or signature.partition(BEHALF)[0] == self.name
 
     def urgency(self, asked: int | None) -> int:
         """The class of a prompt for which a class was asked; raises ApiError 403 for one that is too urgent."""
@@ -152,13 +161,3 @@ async def caller(
 
 
 Known = Annotated[Caller, Depends(caller)]
-
-
-async def admin(known: Known) -> Caller:
-    """Who makes this request, one who may change what the planner does."""
-    if not known.admin:
-        raise ApiError(403, "this takes the key of an admin", code="admin_needed")
-    return known
-
-
-Admin = Annotated[Caller, Depends(admin)]

@@ -12,7 +12,7 @@ from services.gateway.answers import Model, Models, Pictures
 from services.gateway.callers import Known
 from services.gateway.desk import Desk
 from services.gateway.errors import RESPONSES, ApiError
-from services.gateway.order import Order
+from services.gateway.reply import Reply
 from services.gateway.requests import ImageRequest
 from services.gateway.series import IdempotencyKey, Series, Traceparent
 from services.gateway.streams import event_stream
@@ -48,12 +48,12 @@ async def generate(
     if wish.stream and wish.response_format == "url":
         raise ApiError(422, "a stream carries pictures, not addresses", param="response_format", code="url_of_stream")
     series = Series(desk, wish, caller, idempotency_key, traceparent)
-    return await _unless_gone(request, Order(wish, series, desk, str(request.base_url)))
+    return await _unless_gone(request, Reply(wish, series, desk, str(request.base_url)))
 
 
-async def _unless_gone(request: Request, order: Order) -> Response:
-    """The answer to an order, which is given up when the client goes away."""
-    work = asyncio.create_task(_answered(order))
+async def _unless_gone(request: Request, reply: Reply) -> Response:
+    """The answer to a request, which is given up when the client goes away."""
+    work = asyncio.create_task(_answered(reply))
     gone = asyncio.create_task(_hung_up(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -63,16 +63,16 @@ async def _unless_gone(request: Request, order: Order) -> Response:
         gone.cancel()
         if not work.done():
             work.cancel()
-            order.series.give_up_soon()
+            reply.series.give_up_soon()
     return Response(status_code=CLIENT_GONE)
 
 
-async def _answered(order: Order) -> Response:
-    await order.series.publish()
-    if not order.wish.stream:
-        return await order.whole()
+async def _answered(reply: Reply) -> Response:
+    await reply.series.publish()
+    if not reply.wish.stream:
+        return await reply.whole()
     # Until something has happened, what goes wrong still has a status of its own.
-    events = order.streamed()
+    events = reply.streamed()
     first = await anext(events)
     return event_stream(_chained(first, events))
 

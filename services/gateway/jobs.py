@@ -1,4 +1,7 @@
-"""Prompts as jobs: publish one, ask how it stands, follow it, fetch its picture, cancel it."""
+"""Prompts as jobs: publish one, ask how it stands, follow it, fetch its picture, cancel it.
+
+With keys a job is known to the key that published it and to admins; to all others it is none.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from services.gateway.callers import Known, caller
+from services.gateway.callers import Caller, Known, caller
 from services.gateway.desk import Desk
 from services.gateway.errors import RESPONSES, ApiError
 from services.gateway.pictures import PictureFormat, converted
@@ -110,20 +113,20 @@ async def create(
     (receipt,) = await series.publish()
     if receipt.status == "published":
         return Accepted(id=receipt.id, state="open", deadline=receipt.deadline)
-    look = await known(desk, receipt.id)
+    look = await known(desk, receipt.id, known_caller)
     return Accepted(id=look.id, state=look.state, deadline=look.deadline)
 
 
 @router.get("/{job_id}", summary="How a job stands")
-async def show(job_id: JobId, desk: TheDesk, _: Known) -> JobState:
+async def show(job_id: JobId, desk: TheDesk, known_caller: Known) -> JobState:
     """State, place in the queue, history, score, and why it ended as it did."""
-    return JobState.of(await known(desk, job_id))
+    return JobState.of(await known(desk, job_id, known_caller))
 
 
-async def known(desk: Desk, job_id: str) -> Look:
-    """The job as it stands; raises 404 where nobody knows it, or its record has run out."""
+async def known(desk: Desk, job_id: str, known_caller: Caller) -> Look:
+    """The job as it stands; raises 404 where nobody knows it, its record has run out, or it is another's."""
     look = await desk.look(job_id)
-    if look is None:
+    if look is None or not known_caller.owns(look.user):  # a stranger shall not learn which ids there are
         raise ApiError(404, f"there is no job {job_id!r}, or its record has run out", code="not_found")
     return look
 
@@ -136,9 +139,9 @@ async def known(desk: Desk, job_id: str) -> Look:
         200: {"content": {"text/event-stream": {}}, "description": "light, settled, upgraded"},
     },
 )
-async def events(job_id: JobId, desk: TheDesk, _: Known) -> StreamingResponse:
+async def events(job_id: JobId, desk: TheDesk, known_caller: Known) -> StreamingResponse:
     """Server-sent events, from what has already happened to the end: `light`, `settled`, `upgraded`."""
-    await known(desk, job_id)
+    await known(desk, job_id, known_caller)
     return event_stream(_told(desk, job_id))
 
 
@@ -157,9 +160,10 @@ async def _told(desk: Desk, job_id: str) -> AsyncIterator[bytes]:
     responses={200: {"content": {f"image/{form}": {} for form in get_args(PictureFormat)}}},
 )
 async def image(
-    job_id: JobId, desk: TheDesk, _: Known, stage: Stage | None = None, output_format: PictureFormat = "webp"
+    job_id: JobId, desk: TheDesk, known_caller: Known, stage: Stage | None = None, output_format: PictureFormat = "webp"
 ) -> Response:
     """The picture of a stage, or the best there is; as it was drawn, which is a webp, or made into another kind."""
+    await known(desk, job_id, known_caller)
     picture = await desk.picture(job_id, stage)
     if not picture:
         raise ApiError(404, f"there is no {stage or ''} picture of job {job_id!r}".replace("  ", " "), code="not_found")
@@ -168,9 +172,9 @@ async def image(
 
 
 @router.delete("/{job_id}", summary="Cancel a job")
-async def cancel(job_id: JobId, desk: TheDesk, _: Known) -> Accepted:
+async def cancel(job_id: JobId, desk: TheDesk, known_caller: Known) -> Accepted:
     """End an open job: a queued one at once; of one that is being drawn the result is void at once."""
-    look = await known(desk, job_id)
+    look = await known(desk, job_id, known_caller)
     done = await desk.cancel(job_id)
     if not done.done:
         raise ApiError(409, f"job {job_id!r} has ended already: {done.state}", code="ended", again=False)

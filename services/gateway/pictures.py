@@ -8,18 +8,24 @@ from typing import Final, Literal
 
 from PIL import Image
 
+from services.gateway.errors import ApiError
+
 PictureFormat = Literal["webp", "png", "jpeg"]
+UNREADABLE: Final = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow says of bytes
 QUALITY: Final = 92  # of a JPEG, where nobody asks for another
 
 
 async def converted(webp: bytes, form: PictureFormat, compression: int | None = None) -> bytes:
     """A picture as it was drawn, in another encoding, with its description; `compression`: quality in percent.
 
-    Raises OSError for what is no picture.
+    Raises ApiError 410 for what is no picture any more.
     """
     if form == "webp" and compression is None:
         return webp
-    return await asyncio.to_thread(_encoded, webp, form, compression)
+    try:
+        return await asyncio.to_thread(_encoded, webp, form, compression)
+    except UNREADABLE as wrong:
+        raise ApiError(410, f"the picture can't be read: {wrong}", code="picture_unreadable", again=False) from None
 
 
 def _encoded(webp: bytes, form: PictureFormat, compression: int | None) -> bytes:

@@ -67,6 +67,7 @@ class Wish(BaseModel):
             raise ApiError(404, message, code="model_not_found", param="model")
         seed = seed_of(ids[0]) if self.seed is None else self.seed
         size = self.picture_size(cascade)
+        signature = caller.signature(self.user)
         return [
             Job(
                 id=prompt_id,
@@ -77,7 +78,7 @@ class Wish(BaseModel):
                 route=self.route,
                 priority=caller.urgency(self.priority),
                 parameters={} if size is None else {SIZE: size},
-                extra={**(extra or {}), **({USER: self.user.encode()} if self.user else {})},
+                extra={**(extra or {}), **({USER: signature.encode()} if signature else {})},
             )
             for place, prompt_id in enumerate(ids)
         ]

@@ -13,7 +13,7 @@ end
 local found = redis.call('XRANGE', KEYS[1], entry, entry)
 if not found[1] then return 0 end
 expect({[KEYS[3]] = 'stream', [KEYS[4]] = 'list'})
-local known = {id = ARGV[2], published = record[3], deadline = record[4], route = 'light'}
+local known = {id = ARGV[2], published = record[3], deadline = record[4], route = 'heavy'}
 local fields = stamped(found[1][2], known)
 -- A harmless first write: past it, a server at its memory limit lets the script finish.
 redis.call('PERSIST', KEYS[2])

@@ -128,6 +128,8 @@ local function admit(record, prompt)
 end
 
 for number, prompt in ipairs(cmsgpack.unpack(ARGV[1])) do
+  -- cascade.first_stage in Lua: while heavy has no worker, nobody skips light.
+  if prompt[2] == 1 and way(1).per_s <= 0 and way(0).per_s > 0 then prompt[2] = 0 end
   local _, stage, class, allowance, lag = unpack(prompt)
   local record = KEYS[12 + number]
   local state = redis.call('HGET', record, 'state')

@@ -7,7 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Response
 
@@ -22,9 +22,11 @@ from services.gateway.streams import message
 from shared.connection import CommandRefused, Unreachable
 from shared.schema import Stage
 
+TROUBLE: Final = (ApiError, CommandRefused, *Unreachable)
+
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Reply:
     """One request on its way: what is wished for, and its prompts."""
 
     wish: ImageRequest
@@ -57,7 +59,7 @@ class Order:
         return Picture(**given, id=job.id, seed=job.seed, stage=stage, why=event.why)
 
     async def encoded(self, prompt_id: str, stage: Stage) -> str:
-        """A picture in the format wished for, as text; raises ApiError 410 where it is gone."""
+        """A picture in the format wished for, as text; raises ApiError 410 where it is gone, or is none."""
         drawn = await self.desk.picture(prompt_id, stage)
         if not drawn:
             text = f"the picture of {prompt_id} is not kept any more, or the backend draws none"
@@ -73,14 +75,23 @@ class Order:
                 if event.kind == "settled":
                     yield await self._told(place, event, "image_generation.completed", usage=Usage().model_dump())
                     begun = True
-                elif event.kind == "light" and self.wish.partial_images != 0:
-                    yield await self._told(place, event, "image_generation.partial_image", partial_image_index=0)
+                elif event.kind == "light" and (partial := await self._partial(place, event)):
+                    yield partial
                     begun = True
-        except (ApiError, CommandRefused, *Unreachable) as wrong:
+        except TROUBLE as wrong:
             if not begun:
                 raise
             said = wrong if isinstance(wrong, ApiError) else unavailable(wrong)
             yield message("error", {"type": "error", **said.body})
+
+    async def _partial(self, place: int, event: Event) -> bytes | None:
+        """The light picture while the heavy one is drawn; None where it can't be had, or nobody wants it."""
+        if self.wish.partial_images == 0:
+            return None
+        try:
+            return await self._told(place, event, "image_generation.partial_image", partial_image_index=0)
+        except TROUBLE:  # it is a foretaste: the final picture is still to come
+            return None
 
     async def _told(self, place: int, event: Event, kind: str, **more: object) -> bytes:
         job, stage = self.series.jobs[place], _drawn_by(event)
