@@ -28,25 +28,11 @@ from shared.errors import CascadeError
 from shared.files import write_text
 from shared.messages import ENDS
 from shared.recording import Recording
+from shared.words import reason, told
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 LETTERS: Final = 50  # dead letters on a page, the newest
 _CALENDAR: Final = 1e9  # a start beyond it is a date; before it, a simulator's clock
-
-WORDS: Final = {
-    "confident": "the score reached the threshold",
-    "deadline": "at the deadline",
-    "no_time": "too little time left for heavy",
-    "light_only": "light was asked for",
-    "cascade": "the score lay below the threshold",
-    "heavy": "heavy was asked for",
-    "heavy_failed": "the heavy picture could not be drawn",
-    "unsafe": "the prompt or its picture was judged unsafe",
-    "size": "a size that the cascade does not draw",
-    "malformed": "the entry was no prompt",
-    "poison": "workers died while they drew it",
-    "hang": "drawing it did not end",
-}
 
 
 def write_summary(recording: Recording, cascade: Cascade, folder: Path) -> dict[str, Any]:
@@ -114,12 +100,7 @@ def ends(found: dict[str, Any]) -> list[tuple[str, str, int]]:
     rows = [(*key.split(":", 1), count) for key, count in found["why"].items()]
     ordered = sorted(rows, key=lambda row: (ENDS.index(row[0]), -row[2]))
     extra = [(name, "", found[name]) for name in ("refused", "open") if found[name]]
-    return [(end, reason(why), count) for end, why, count in [*ordered, *extra]]
-
-
-def reason(why: str) -> str:
-    """A reason in words; the text of an error is shown as it is."""
-    return WORDS.get(why, why.replace("_", " ") if why.isidentifier() else why)
+    return [(end, reason(end, why) if why else "", count) for end, why, count in [*ordered, *extra]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,7 +130,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"reason": reason, "percent": figures_of.percent}
+    made.filters |= {"told": lambda outcome: told(outcome.end, outcome.why), "percent": figures_of.percent}
     return made
 
 

@@ -11,6 +11,7 @@ from analysis.scores import scores, thresholds
 from shared.passages import escalated
 from shared.recording import Recording
 from shared.summary import control, percent, quality_figure
+from shared.words import NOTHING, most, reason
 
 METRICS: Final = {"fid": "FID, lower is better", "accuracy": "Accuracy, higher is better"}
 
@@ -55,7 +56,7 @@ def _deadlines(found: dict[str, Any]) -> tuple[Tile, ...]:
     answered = found["light"] + found["heavy"]
     upgraded = f"; {found['upgraded']:,} upgraded later" if found["upgraded"] is not None else ""
     return (
-        Tile("On time", _share(1 - found["violation"], found["offered"]), f"of all offered, within {_deadline(found)}"),
+        Tile("On time", most(1 - found["violation"] if found["offered"] else None), f"of all offered, within {_deadline(found)}"),
         Tile("Latency", f"{found['latency_p50_s']:.2f} s", f"median; p99 {found['latency_p99_s']:.2f} s"),
         Tile("Answered", f"{answered:,}", f"{found['light']:,} light, {found['heavy']:,} heavy"),
         Tile("Light kept", f"{found['kept_light']:,}", f"by the keeper, at the deadline{upgraded}"),
@@ -78,7 +79,7 @@ def _planner(recording: Recording, found: dict[str, Any]) -> tuple[Tile, ...]:
     solved = f"{found['switches']:,} slot switches; solved in {found['solve_ms_p50']:.1f} ms"
     return (
         Tile("Plans", f"{found['plans']:,}", solved),
-        Tile("Escalated", percent(shares[0]) if shares else "\u2013", remark),
+        Tile("Escalated", percent(shares[0]) if shares else NOTHING, remark),
         Tile("Mean batch", f"{found['heavy_batch_mean']:.1f}", f"heavy; light {found['light_batch_mean']:.1f}"),
         Tile("GPU time", f"{found['gpu_s_per_prompt']:.2f} s", "per answered prompt"),
     )
@@ -88,7 +89,7 @@ def _pictures(recording: Recording, found: dict[str, Any]) -> tuple[Tile, ...]:
     seen, held = scores(recording), thresholds(recording)
     score = f"median; threshold {median(held):.2f}" if held else "median"
     missing = found["pictures_missing"]
-    recorded = f"{found['light'] + found['heavy'] - missing:,}" if missing is not None else "\u2013"
+    recorded = f"{found['light'] + found['heavy'] - missing:,}" if missing is not None else NOTHING
     return (
         Tile(
             METRICS[found["quality"]["metric"]],
@@ -96,18 +97,9 @@ def _pictures(recording: Recording, found: dict[str, Any]) -> tuple[Tile, ...]:
             f"random control: {control(found)}",
         ),
         Tile("Heavy share", percent(found["heavy_share"]), "of the answered prompts"),
-        Tile("Light score", f"{median(seen):.2f}" if seen else "\u2013", score if seen else "no picture was scored"),
+        Tile("Light score", f"{median(seen):.2f}" if seen else NOTHING, score if seen else "no picture was scored"),
         Tile("Pictures", recorded, f"recorded; {missing:,} missing" if missing is not None else "none were recorded"),
     )
-
-
-def _share(share: float, of: int) -> str:
-    """A share that is all but whole is not shown as whole."""
-    if not of:
-        return "\u2013"
-    if share >= 0.9995:
-        return "100 %" if share == 1 else "> 99.9 %"
-    return percent(share)
 
 
 def _deadline(found: dict[str, Any]) -> str:
@@ -120,4 +112,4 @@ def _most_often(end: str, found: dict[str, Any]) -> str:
     if not reasons:
         return ""
     why = max(reasons, key=lambda name: reasons[name])
-    return f"most often: {why[:40]}"
+    return f"most often: {reason(end, why)[:40]}"

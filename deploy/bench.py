@@ -5,7 +5,8 @@ queue    publish -> light -> done, 40 % through heavy, models that do nothing, b
 idle     processor time of all services with 16 sleeping workers and nothing to do
 picture  publish to done on an empty queue beside the model's own time, light tiny cascade
 planner  view to plan with each solver, and how a solve grows; draws planner_growth.svg beside the table
-gateway  acknowledged prompts/s over HTTP, 1,000 open streams, what gateway and both hops add to a picture
+gateway  acknowledged prompts/s over HTTP, alone and with open pages, 1,000 streams, what it and both hops add
+browser  from the click to the light picture on the dashboard, tiny cascade; needs Chromium
 simulator  seconds for every policy on one trace, and memory for a million prompts
 """
 
@@ -28,7 +29,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bench_browser import first_pictures, program
 from deploy.bench_gateway import acknowledgements, detour, streams
+from deploy.bench_pages import with_pages
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
@@ -37,6 +40,7 @@ from shared.broker import Broker
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis, server_binaries, version_of
 from shared.exchange import Hop, Publication
+from shared.ledger import percentile
 from shared.messages import Job, Visit
 from shared.process import guarded
 
@@ -46,8 +50,10 @@ PROMPT: Final = (
     "highly detailed, dramatic light, 35 mm, film grain!!!!!"
 )
 IDLE_S: Final = 20.0
+STREAM_ROUNDS: Final = 6
+TRIES: Final = 15
 REPEATS: Final = 5
-KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "simulator"]
+KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "browser", "simulator"]
 
 
 class Figure(NamedTuple):
@@ -166,6 +172,8 @@ def figures(chosen: list[str], prompts: int, folder: Path) -> Iterator[Figure]:
         yield from _planner(folder)
     if "gateway" in chosen:
         yield from _gateway()
+    if "browser" in chosen:
+        yield from _browser()
     if "simulator" in chosen:
         yield from _simulator()
 
@@ -189,14 +197,28 @@ def _gateway() -> Iterator[Figure]:
     yield Figure("gateway on one core, accepted prompts", fastest, "prompts/s", ">= 300")
     yield Figure("gateway, acknowledgement at 300/s, p50", middle, "ms")
     yield Figure("gateway, acknowledgement at 300/s, p99", late, "ms", "<= 30")
-    seen = streams(1_000, PROMPT)
-    yield Figure("gateway, memory before streams", seen.before_mib, "MiB")
-    yield Figure("gateway, memory with 1,000 open streams", seen.open_mib, "MiB")
-    yield Figure("gateway, memory after their end", seen.after_mib, "MiB")
-    yield Figure("gateway, 1,000 prompts ended and told", seen.told_s, "s")
+    for seen in with_pages([0, 10], 100.0, 10.0, PROMPT):
+        yield Figure(f"gateway, acknowledgement at 100/s with {seen.pages} open pages, p99", seen.p99_ms, "ms")
+        yield Figure(f"gateway, the same with {seen.pages} open pages", seen.core * 100, "% of a core")
+    rounds = streams(1_000, STREAM_ROUNDS, PROMPT)
+    yield Figure("gateway, memory before streams", rounds[0].before_mib, "MiB")
+    for number in (0, 1, STREAM_ROUNDS - 1):
+        yield Figure(f"gateway, memory with 1,000 open streams, round {number + 1}", rounds[number].open_mib, "MiB")
+    yield Figure("gateway, memory after their end", rounds[-1].after_mib, "MiB")
+    yield Figure("gateway, 1,000 prompts ended and told", median(each.told_s for each in rounds), "s")
     for durability in ("everysec", "always"):
         added = detour(durability, 100, PROMPT)
         yield Figure(f"gateway and both hops, picture returned, {durability}", added, "ms", "<= 15")
+
+
+def _browser() -> Iterator[Figure]:
+    chromium = program()
+    if chromium is None:
+        sys.stderr.write("browser: neither Chromium nor Playwright here (make system)\n")
+        return
+    taken_ms = sorted(first_pictures(chromium, TRIES))
+    yield Figure("browser, click to light picture, tiny, median", median(taken_ms), "ms", "<= 500")
+    yield Figure("browser, click to light picture, tiny, p90", percentile(taken_ms, 90), "ms")
 
 
 def _simulator() -> Iterator[Figure]:

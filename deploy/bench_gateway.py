@@ -149,6 +149,7 @@ async def _publish(session: aiohttp.ClientSession, prompt: str) -> str:
 
 
 def client_of(settings: Settings) -> aiohttp.ClientSession:
+    """Somebody who asks the gateway, over as many connections as there are questions."""
     connector = aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(address(settings), connector=connector, timeout=aiohttp.ClientTimeout(PATIENCE_S))
 
@@ -156,10 +157,10 @@ def client_of(settings: Settings) -> aiohttp.ClientSession:
 # -- streams -------------------------------------------------------------------------------------------------
 
 
-def streams(count: int, prompt: str) -> Streams:
-    """Follow so many prompts at once, end them all, and see that every stream tells it."""
+def streams(count: int, rounds: int, prompt: str) -> list[Streams]:
+    """Follow so many prompts at once, end them all, and see that every stream tells it; again and again."""
     with gateway_over("no") as (settings, process):
-        return asyncio.run(_streams(settings, process, count, prompt))
+        return [asyncio.run(_streams(settings, process, count, prompt)) for _ in range(rounds)]
 
 
 async def _streams(settings: Settings, process: psutil.Process, count: int, prompt: str) -> Streams:

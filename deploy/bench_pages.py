@@ -26,7 +26,7 @@ from shared.plans import Plan
 
 SOCKET: Final = "/_nicegui_ws/socket.io/"
 CLIENT: Final = re.compile(r'client_id["\s\':&#;a-z]+([0-9a-f]{8}-[0-9a-f-]{27})')
-SETTLE_S: Final = 3.0  # until all pages have shown their first look
+SETTLE_S: Final = 3.0
 PAST_S: Final = 600  # of outcomes and plans, so that the pages have their time lines full
 PAST_PER_S: Final = 30
 PAST_PROMPT: Final = "a lighthouse at night"
@@ -62,6 +62,7 @@ async def _shared(
     settings: Settings, process: psutil.Process, count: int, rate_per_s: float, seconds: float, prompt: str
 ) -> Shared:
     sent = Counter()
+    await asyncio.sleep(SETTLE_S)  # the history is read
     async with client_of(settings) as client, asyncio.TaskGroup() as group:
         following = [group.create_task(_follow(page, sent)) for page in await _opened(client, count)]
         await offered(settings, prompt, rate_per_s, SETTLE_S)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import socket
 import time
 import urllib.error
@@ -27,7 +29,8 @@ LOOK_S: Final = 0.2
 # As the README has it, so that both are tried as they are printed.
 CURL: Final = """\
 curl -sSf {url}/v1/images/generations -H 'Content-Type: application/json'{key} \\
-  -d '{{"prompt": "a big red circle on white"}}' | grep -o '"b64_json":"[^"]*' | cut -d'"' -f4 | base64 -d > picture.webp
+  -d '{{"prompt": "big blue circle left of big orange triangle on black"}}' | \\
+  grep -o '"b64_json":"[^"]*' | cut -d'"' -f4 | base64 -d > picture.webp
 """
 KEY: Final = " -H 'Authorization: Bearer KEY'"
 _HELLO: Final = """\
@@ -48,7 +51,7 @@ def main() -> int:
     given = _arguments()
     end_on_sigterm()
     console = Console()
-    slots = given.slots or (1 if given.backend == "sleeping" else slots_that_fit())
+    slots = given.slots or (1 if given.backend == "sleeping" else slots_here())
     settings = Settings(
         cascade=given.cascade,
         backend=given.backend,
@@ -76,6 +79,11 @@ def main() -> int:
             time.sleep(1.0)
 
 
+def slots_here() -> int:
+    """As many slots as memory and processors carry: with fewer processors than slots the first picture waits longer."""
+    return min(slots_that_fit(), max(2, len(os.sched_getaffinity(0))))
+
+
 def greeting(settings: Settings) -> str:
     """What to do now, each command as it can be copied."""
     url, keyed = address(settings), settings.http_keys is not None
@@ -87,7 +95,7 @@ def greeting(settings: Settings) -> str:
     return _HELLO.format(
         url=url,
         curl=CURL.format(url=url, key=KEY if keyed else ""),
-        environment=" ".join(f"{name}={value}" for name, value in told.items()),
+        environment=" ".join(f"{name}={shlex.quote(value)}" for name, value in told.items()),
         logs=settings.log_dir,
     )
 
@@ -141,7 +149,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cascade", default="tiny")
     parser.add_argument("--backend", default="diffusers", choices=["diffusers", "sleeping"])
     parser.add_argument("--policy", default="quality")
-    parser.add_argument("--slots", type=int, help="slots that draw; default: as many as memory allows, at most 4")
+    parser.add_argument(
+        "--slots", type=int, help="slots that draw; default: as many as memory and processors carry, at most 4"
+    )
     parser.add_argument("--out", type=Path, help="folder of the logs; default: logs/serve-<time>")
     return parser.parse_args()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import compress
 from typing import Final
 
 from rich.table import Table
@@ -19,7 +19,7 @@ from planner.fleet import WAIT_SHARE
 from planner.milp import TOLERANCE, Case, Solution, case_of, loss_points
 from planner.solvers import make_solver
 from shared.catalog import Cascade, Curve
-from shared.plans import Plan, Slot, View
+from shared.plans import Plan, Slot, View, restaffed
 from shared.schema import STAGES, Stage
 
 LONGER: Final = 1.25  # a deadline eased by less may not let the next batch size in
@@ -125,7 +125,7 @@ def loads(plan: Plan, deadline_s: float) -> Iterator[str]:
 
 def changes(plans: Sequence[Plan]) -> list[Plan]:
     """The first plan, and each whose workers or batches differ from the plan before it."""
-    return [*plans[:1], *(after for before, after in pairwise(plans) if _fleet(before) != _fleet(after))]
+    return list(compress(plans, restaffed(plans)))
 
 
 def plans_table(plans: Sequence[Plan], title: str, when: Callable[[Plan], str], head: str = "second") -> Table:
@@ -139,7 +139,3 @@ def plans_table(plans: Sequence[Plan], title: str, when: Callable[[Plan], str], 
         figures = (f"{plan.threshold:.3f}", f"{plan.heavy_share:.2f}")
         made.add_row(when(plan), f"{plan.demand:.1f}/s", *fleet, *figures, Text(plan.why))
     return made
-
-
-def _fleet(plan: Plan) -> tuple[int, ...]:
-    return tuple(number for stage in STAGES for number in (plan.workers(stage), plan.batch(stage)))

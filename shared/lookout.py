@@ -216,6 +216,22 @@ class Rounds:
         return max(0.0, LOOK_S - (time.monotonic() - began))
 
 
+def place_of(about: Mapping[str, str]) -> tuple[str, int]:
+    """Node and number of the slot on which a worker says it is."""
+    return about.get("node", ""), whole(about.get("slot"))
+
+
+def place_named(slot: str) -> tuple[str, int]:
+    """Node and number of a slot by its name in a plan."""
+    node, _, number = slot.rpartition(":")
+    return node, whole(number)
+
+
+def whole(text: str | None) -> int:
+    """A count as somebody wrote it; 0 where it is none."""
+    return int(text) if text and text.isdecimal() else 0
+
+
 def _readable(rows: Sequence[StreamRow], read: Callable[[StreamRow], Item]) -> Iterator[Item]:
     for row in rows:
         try:

@@ -98,7 +98,7 @@ class Lookup:
         `place`: with its place in the queue, as it was QUEUE_AGE_S ago at most.
         """
         record, message = self._read(prompt_id)
-        if b"state" not in record:
+        if not record:
             return None
         found = _look(prompt_id, record, message)
         if not place or found.state != OPEN:
@@ -124,12 +124,13 @@ class Lookup:
         return known
 
     def _read(self, prompt_id: str) -> tuple[Fields, Fields]:
-        """Its record and what `_message` finds by it."""
+        """Its record, empty where there is none, and what `_message` finds by it."""
         record: Fields = {}
         for _ in range(LOOKS):
             record = cast(Fields, self._client.hgetall(self._keys.prompt(prompt_id)))
-            message = self._message(record) if b"state" in record else {}
-            if message or not record:
+            if b"state" not in record:
+                return {}, {}
+            if message := self._message(record):
                 return record, message
         return record, {}
 

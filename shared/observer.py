@@ -23,6 +23,7 @@ from shared.standing import read_ceiling
 from shared.wire import finite, integer_or
 
 SLOT_LIMIT: Final = 10**6  # numbers past it are no slot's
+GIVEN_UP: Final = ("BACKOFF", "FATAL", "UNKNOWN")  # states of a program that supervisor does not bring up
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,4 +294,4 @@ def _pending(summary: Any) -> tuple[int, int]:
 def _can_change(about: Mapping[str, str], number: int) -> bool:
     """Whether supervisor still brings up programs of the slot: it gives up on one that cannot start."""
     states = [about.get(f"worker-{number}-{stage}", "FATAL") for stage in STAGES]
-    return not all(state in ("BACKOFF", "FATAL", "UNKNOWN") for state in states)
+    return not all(state in GIVEN_UP for state in states)

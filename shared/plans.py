@@ -6,8 +6,9 @@ differ only in who builds the view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Final, cast
 
 from shared.errors import PlanUnreadable
@@ -113,6 +114,11 @@ class Plan:
         service_s = self.service_s(stage)
         return self.workers(stage) * self.batch(stage) / service_s if service_s > 0 else 0.0
 
+    @property
+    def staffing(self) -> tuple[int, ...]:
+        """Workers and batches: what else differs between two plans is, to people, the threshold."""
+        return tuple(number for stage in STAGES for number in (self.workers(stage), self.batch(stage)))
+
     def wire(self) -> Wire:
         """Flat fields; a mapping becomes one field `<prefix>:<key>` per entry, with the prefix in MAPPINGS."""
         packed: Wire = {}
@@ -144,6 +150,11 @@ class Plan:
         except (ValueError, TypeError) as wrong:
             version = integer_or(raw.get(b"version"), 0)
             raise PlanUnreadable(f"the plan: {wrong}"[:200], version if version <= LATEST_VERSION else 0) from None
+
+
+def restaffed(plans: Sequence[Plan]) -> list[bool]:
+    """Of each plan, whether its workers or batches differ from the plan before it; of the first, that they do."""
+    return [True, *(before.staffing != after.staffing for before, after in pairwise(plans))][: len(plans)]
 
 
 def _read(kind: Callable[[str], Any], name: str, text: str) -> Any:

@@ -141,10 +141,15 @@ def percent(share: float) -> str:
 
 
 def quality_figure(found: dict[str, Any], name: str) -> str:
-    """A quality figure in the digits its metric deserves; or the words that nobody measured it."""
+    """A quality figure; or the words that nobody measured it."""
     if found[name] is None:
         return UNKNOWN
-    return f"{found[name]:.2f}" if found["metric"] == "fid" else f"{found[name]:.3f}"
+    return metric_figure(found["metric"], found[name])
+
+
+def metric_figure(metric: str, value: float) -> str:
+    """A value of a metric in the digits it deserves."""
+    return f"{value:.2f}" if metric == "fid" else f"{value:.3f}"
 
 
 def control(found: dict[str, Any]) -> str:

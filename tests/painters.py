@@ -21,6 +21,8 @@ from tests.helpers import Hand, hire
 SIDE = 64
 COLOURS: dict[Stage, tuple[int, int, int]] = {"light": (250, 200, 50), "heavy": (20, 40, 160)}
 HARD, UNSAFE, UGLY = "hard", "unsafe", "ugly"  # words of a prompt: goes on to heavy, is blocked, cannot be drawn
+# And: its light picture is lost; its last picture is one that no program can read.
+LOST, SPOILT = "lost", "spoilt"
 PAUSE_S = 0.003
 
 
@@ -58,7 +60,12 @@ def painted(hand: Hand, entry: Entry) -> Hop:
     if UGLY in job.prompt:
         return Hop(entry, "failed", "error", reason="ValueError: too ugly", blamed=True)
     goes_on = hand.stage == "light" and job.route == "cascade" and HARD in job.prompt
-    return Hop(drawn, None if goes_on else hand.stage, "escalate" if goes_on else "asked", picture(hand.stage, job))
+    made = picture(hand.stage, job)
+    if LOST in job.prompt and hand.stage == "light":
+        made = b""
+    if SPOILT in job.prompt and not goes_on:
+        made = made[:100]
+    return Hop(drawn, None if goes_on else hand.stage, "escalate" if goes_on else "asked", made)
 
 
 def picture(stage: Stage, job: Job) -> bytes:

@@ -10,11 +10,13 @@ import httpx
 import openai
 import pytest
 
+from services.gateway import errors
 from services.gateway.errors import BODY_LIMIT
 from shared.embedded import EmbeddedRedis
 from shared.wire import LONGEST_S, PROMPT_LIMIT
 from tests.gates import gate, gate_of
 from tests.helpers import a_plan, put_plan, totals
+from tests.processes import until
 from tests.shops import Shop, client_of, shop_of
 
 GENERATIONS = "/v1/images/generations"
@@ -158,6 +160,20 @@ def test_without_redis_it_is_503(shop: Shop) -> None:
             client.with_options(max_retries=0).images.generate(prompt="a cat")
         assert (away.value.status_code, away.value.code) == (503, "unavailable")
         assert away.value.response.headers["retry-after"] == "1"
+
+
+def test_a_crowd_is_told_so_and_the_gateway_is_known_to_live(
+    shop: Shop, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "MOST_OPEN", 1)
+    with shop.painters.resting("light"):
+        job_id = client.post("/v1/jobs", json={"prompt": "a cat"}).json()["id"]
+        with client.stream("GET", f"/v1/jobs/{job_id}/events"):
+            crowded = client.get("/v1/models")
+            assert (crowded.status_code, error_of(crowded)["code"]) == (503, "overloaded")
+            assert (crowded.headers["retry-after"], crowded.headers["connection"]) == ("1", "close")
+            assert client.get("/healthz").status_code == 200
+        until(lambda: client.get("/v1/models").status_code == 200, "who left makes room")
 
 
 def test_what_nobody_foresaw_is_500_and_tells_no_secret(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

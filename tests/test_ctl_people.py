@@ -47,7 +47,7 @@ def test_status_counts_what_waits_runs_and_has_ended(broker: Broker) -> None:
     assert stage[1:3] == ["1", "0"]
     (ended,) = rows(said, "in all")
     assert ended[1:] == ["4", "0", "1", "0", "0", "0", "0"]
-    (rate,) = rows(said, "per second")
+    (rate,) = rows(said, "a second")
     assert rate[3] == f"{1 / 60:.2f}"
     assert "3 open" in said
     assert "of the 1 that ended in the last minute 100.0% were on time" in said

@@ -79,6 +79,17 @@ def test_it_is_an_error_too_while_the_first_is_open(shop: Shop) -> None:
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
+def test_nobody_is_given_pictures_of_a_request_that_cannot_be_compared(shop: Shop) -> None:
+    body, key, broker = {"prompt": "a cat"}, {"Idempotency-Key": "forgotten"}, shop.broker
+    taken = httpx.post(f"{shop.gate.url}/v1/jobs", json=body, headers=key).json()
+    record = broker.keys.prompt(taken["id"])
+    until(lambda: broker.client.hget(record, "state") == b"light", "it is drawn")
+    broker.client.hset(record, "outcome", "0-1")  # as if its outcome had left the stream
+    again = httpx.post(f"{shop.gate.url}/v1/jobs", json=body, headers=key)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_unknown")
+    assert again.headers["retry-after"] == "1"
+
+
 def test_a_refused_request_can_be_repeated(shop: Shop) -> None:
     impatient, wish = shop.client.with_options(max_retries=0), {"extra_body": {"deadline_s": 10.0}}
     put_plan(shop.broker, a_plan(2, light_service_s=100.0))

@@ -17,7 +17,7 @@ from PIL import Image
 from shared.embedded import EmbeddedRedis
 from shared.observer import Observer
 from tests.helpers import outcomes
-from tests.painters import HARD, SIDE, UGLY, UNSAFE, colour
+from tests.painters import HARD, LOST, SIDE, SPOILT, UGLY, UNSAFE, colour
 from tests.processes import until
 from tests.shops import Shop, bytes_of, shop_of
 
@@ -165,6 +165,30 @@ def test_what_goes_wrong_in_a_stream_is_its_last_event(shop: Shop) -> None:
         assert shop.broker.cancel(first.id).done
         with pytest.raises(openai.APIError, match="cancelled"):
             next(stream)
+
+
+def test_a_light_picture_that_is_lost_costs_a_stream_no_more_than_itself(shop: Shop) -> None:
+    (last,) = shop.drawn(f"{HARD} and {LOST}", stream=True)
+    assert (last.type, colour(bytes_of(last))) == ("image_generation.completed", "heavy")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_final_picture_that_is_lost_is_gone(shop: Shop, stream: Any) -> None:
+    with pytest.raises(openai.APIStatusError) as gone:
+        shop.drawn(LOST, stream=stream)
+    assert (gone.value.status_code, gone.value.code) == (410, "picture_gone")
+
+
+def test_a_picture_that_cannot_be_read_is_said_to_be_none(shop: Shop) -> None:
+    with pytest.raises(openai.APIStatusError) as spoilt:
+        shop.drawn(SPOILT, output_format="png")
+    assert (spoilt.value.status_code, spoilt.value.code) == (410, "picture_unreadable")
+    stream = iter(shop.drawn(f"{HARD} and {SPOILT}", stream=True, output_format="png"))
+    assert next(stream).type == "image_generation.partial_image"
+    with pytest.raises(openai.APIError, match="can't be read"):
+        next(stream)
+    (kept,) = shop.drawn(SPOILT, response_format="url", output_format="png").data
+    assert httpx.get(kept.url).status_code == 410
 
 
 @pytest.mark.parametrize("stream", [False, True])

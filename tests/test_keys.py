@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import httpx
 import openai
 import pytest
-from fastapi import Depends
 
 from services.ctl.__main__ import main
-from services.gateway.callers import LOOK_S, Caller, Gatekeeper, Meter, admin
+from services.gateway.callers import LOOK_S, Gatekeeper, Meter
 from services.gateway.errors import ApiError
 from shared.embedded import EmbeddedRedis
 from shared.errors import SettingsError
 from shared.keyring import Keyring, read_keyring, write_keyring
 from shared.observer import Observer
 from shared.schema import BATCH, NORMAL, URGENT
+from tests.helpers import publish
+from tests.processes import until
 from tests.shops import Shop, client_of, shop_of
 
 
@@ -41,8 +42,10 @@ class Guarded:
     http: httpx.Client
 
     def asked(self, name: str = "alice", **body: object) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.secrets[name]}"}
-        return self.http.post("/v1/jobs", json={"prompt": "a cat", **body}, headers=headers)
+        return self.http.post("/v1/jobs", json={"prompt": "a cat", **body}, headers=self.key(name))
+
+    def key(self, name: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.secrets[name]}"}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,17 @@ def test_a_keyring_is_read_as_it_was_written_and_holds_no_secret(tmp_path: Path)
         assert found == (name, ring.keys[name])
     assert ring.find("sk-wrong") is None
     assert ring.removed("other").find(second) is None
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_keyring_stays_open_to_those_who_might_read_it(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "keys.toml"
+    write_keyring(path, Keyring())
+    path.chmod(mode)
+    ring, _ = Keyring().added("alice")
+    write_keyring(path, ring)
+    assert (read_keyring(path), stat.S_IMODE(path.stat().st_mode)) == (ring, mode)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -207,18 +221,36 @@ def test_a_key_over_its_rate_is_told_when_to_come_again(guarded: Guarded) -> Non
     assert Observer(guarded.shop.broker).totals()["offered"] == before
 
 
-def test_only_an_admin_may_do_what_takes_one(guarded: Guarded) -> None:
-    app = guarded.shop.gate.app
+@pytest.mark.parametrize("user", [None, "lisa", "bob", "bob/alice"])
+def test_a_job_is_known_to_its_key_and_to_admins_alone(guarded: Guarded, user: str | None) -> None:
+    http, shop = guarded.http, guarded.shop
 
-    async def secret(_: Annotated[Caller, Depends(admin)]) -> str:
-        return "done"
+    def statuses(name: str) -> list[int]:
+        paths = [f"/v1/jobs/{job_id}{rest}" for rest in ("", "/image", "/events")]
+        return [http.get(path, headers=guarded.key(name)).status_code for path in paths]
 
-    app.add_api_route("/admin-only", secret)
-    said = {}
+    with shop.painters.resting("light"):
+        job_id = guarded.asked("alice", user=user).json()["id"]
+        path = f"/v1/jobs/{job_id}"
+        for stranger in ("batch", "slow"):
+            assert statuses(stranger) == [404, 404, 404]
+            refused = http.delete(path, headers=guarded.key(stranger))
+            unknown = http.delete("/v1/jobs/unknown", headers=guarded.key(stranger))
+            assert refused.status_code == 404
+            assert refused.text == unknown.text.replace("unknown", job_id), "it says no more than of one that is none"
+        assert http.get(path, headers=guarded.key("alice")).json()["state"] == "open"
+    until(lambda: http.get(path, headers=guarded.key("boss")).json()["state"] == "light", "it is drawn")
+    assert statuses("alice") == statuses("boss") == [200, 200, 200]
+    assert statuses("batch") == [404, 404, 404], "also when it has ended"
     for name in ("alice", "boss"):
-        headers = {"Authorization": f"Bearer {guarded.secrets[name]}"}
-        said[name] = guarded.http.get("/admin-only", headers=headers).status_code
-    assert said == {"alice": 403, "boss": 200}
+        assert http.delete(path, headers=guarded.key(name)).status_code == 409, "it has ended, and they may know"
+
+
+def test_what_came_in_by_another_door_is_for_admins(guarded: Guarded) -> None:
+    publish(guarded.shop.broker, "foreign")
+    found = {name: guarded.http.get("/v1/jobs/foreign", headers=guarded.key(name)) for name in ("alice", "boss")}
+    assert {name: answer.status_code for name, answer in found.items()} == {"alice": 404, "boss": 200}
+    until(lambda: guarded.shop.broker.client.zcard(guarded.shop.broker.keys.due) == 0, "it is drawn")
 
 
 def test_keys_are_made_listed_and_removed_without_redis(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from shared.broker import Broker
 from shared.exchange import Hop
 from shared.lookup import Lookup
@@ -58,6 +62,22 @@ def test_a_look_tells_the_whole_history_also_after_the_end(broker: Broker) -> No
     assert heavy.end(taken) == 2
     look = lookup.look("p")
     assert look is not None and look.upgraded
+
+
+def test_a_prompt_that_moves_on_meanwhile_is_seen_whole(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(broker, "p", extra={b"user": b"lisa"})
+    lookup, light = Lookup(broker), hire(broker)
+    taken, read = [light.one()], lookup._message
+
+    def meanwhile(record: Any) -> Any:
+        if taken:
+            light.escalate(taken.pop())
+        return read(record)
+
+    monkeypatch.setattr(lookup, "_message", meanwhile)
+    look = lookup.look("p")
+    assert look is not None
+    assert (look.stage, look.prompt, look.user) == ("heavy", "a cat", "lisa")
 
 
 def test_a_look_at_a_failed_prompt_says_the_reason(broker: Broker) -> None:

@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def block(kind: str) -> list[str]:
-    found = re.search(rf"```sh {kind}\n(.*?)```", README, re.DOTALL)
+    found = re.search(rf"```\w+ {kind}\n(.*?)```", README, re.DOTALL)
     assert found, f"README.md has a block {kind}"
     return found.group(1).strip().splitlines()
 

@@ -1,4 +1,4 @@
-"""`make serve`: one command, one address, and nothing left running."""
+"""`make serve`: one command, one address, and nothing left running. The README's snippets run as they are printed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
+from PIL import Image
 
-from deploy.serve import address, check_free
+from deploy.serve import address, check_free, greeting
 from deploy.supervision import ROOT
 from shared.config import Settings
 from shared.errors import CascadeError
 from shared.process import die_with_parent
 from tests.servers import free_port
+from tests.test_readme import block
 
-PATIENCE_S = 180.0
+PATIENCE_S = 240.0
+README_URL = "http://127.0.0.1:8000"
 
 
 def test_the_address_is_one_that_a_browser_takes() -> None:
@@ -38,33 +43,73 @@ def test_a_port_that_is_taken_is_named_before_anything_starts() -> None:
     check_free(Settings(http_port=free_port()))
 
 
-def test_serve_answers_at_the_address_it_prints_and_leaves_nothing_running(tmp_path: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "deploy.serve", "--port", str(port), "--slots", "1", "--backend", "sleeping"]
-    said = tmp_path / "said"
-    with said.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "--out", str(tmp_path / "run")],
-            cwd=ROOT,
-            stdout=out,
-            stderr=out,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            preexec_fn=die_with_parent,
-        )
+def test_the_greeting_sends_a_key_where_keys_are_asked_for(tmp_path: Path) -> None:
+    assert "Bearer" in greeting(Settings(http_keys=tmp_path / "keys.toml"))
+    assert "Bearer" not in greeting(Settings())
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running `make serve`: its process, its address, and all it said."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    said: str
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    """The tiny cascade on one slot, ready."""
+    port, told = free_port(), folder / "said"
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "deploy.serve", "--port", str(port), "--slots", "1", "--out", str(folder / "run")]
+    with told.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, preexec_fn=die_with_parent)
     try:
-        url, end = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_S
-        while url not in said.read_text():
-            assert process.poll() is None and time.monotonic() < end, said.read_text()
+        end = time.monotonic() + PATIENCE_S
+        while "Ctrl-C" not in told.read_text():
+            assert process.poll() is None and time.monotonic() < end, told.read_text()
             time.sleep(0.1)
-        job = httpx.post(f"{url}/v1/jobs", json={"prompt": "a cat", "quality": "low", "deadline_s": 60}).json()
-        told = httpx.get(f"{url}/v1/jobs/{job['id']}/events", timeout=PATIENCE_S).text
-        assert '"state":"light"' in told
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 7, "Redis, supervisord, control, keeper, agent, gateway and a worker"
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-        _, alive = psutil.wait_procs(family, timeout=10)
-        assert not alive
+        yield Served(process, url, told.read_text())
     finally:
         process.kill()
         process.wait()
+
+
+def shell(lines: str, folder: Path) -> str:
+    """What a shell in an empty folder prints; the tests' interpreter stands in the place of the printed one."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CASCADE_", "REDIS_URL"))}
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines.replace(".venv/bin/python", sys.executable)],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    ).stdout
+
+
+def size(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as opened:
+        opened.load()
+        return opened.size
+
+
+def test_what_serve_and_the_readme_print_draws_pictures_and_nothing_is_left_running(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        curl = "\n".join(block("curl")).replace(README_URL, served.url)
+        assert curl in served.said, "one line, whole, as the README has it"
+        shell(curl, tmp_path)
+        assert size(tmp_path / "picture.webp") == (64, 64)
+        snippet = "\n".join(block("openai")).replace(README_URL, served.url)
+        shell(f".venv/bin/python - <<'END'\n{snippet}\nEND\n", tmp_path)
+        assert size(tmp_path / "image_generation.completed.webp") == (64, 64)
+        inside = [line for line in served.said.splitlines() if line.startswith(("export ", ".venv/bin/python"))]
+        assert "draws" in shell("\n".join(inside), tmp_path)
+        family = psutil.Process(served.process.pid).children(recursive=True)
+        assert len(family) >= 7, "Redis, supervisord, control, keeper, agent, gateway and a worker"
+        served.process.send_signal(signal.SIGINT)
+        served.process.wait(60)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive

@@ -1,10 +1,9 @@
-"""What the subcommands share: their shape, and how times are shown."""
+"""What the subcommands share: their shape."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -23,11 +22,3 @@ def add_command(commands: Commands, name: str, action: Action) -> argparse.Argum
     made: argparse.ArgumentParser = commands.add_parser(name, help=text.split("\n")[0], description=text)
     made.set_defaults(action=action)
     return made
-
-
-def at(seconds: float) -> str:
-    """A time of the server's clock as people read it."""
-    try:
-        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return "?"

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.ctl.command import Action, Commands, add_command, at
+from services.ctl.command import Action, Commands, add_command
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.errors import CascadeError
 from shared.letters import Letter, find_letter, letters
 from shared.observer import Observer
+from shared.words import at
 
 PROMPT_WIDTH: Final = 60
 

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.ctl.command import Commands, add_command, at
+from services.ctl.command import Commands, add_command
 from shared import orders
 from shared.broker import Broker
 from shared.errors import CascadeError
 from shared.observer import Observer
 from shared.orders import PINS, Order
+from shared.words import at
 
 LOOK_S: Final = 0.2
 WITHIN_S: Final = 120.0  # longer than most batches

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
@@ -13,15 +14,18 @@ from rich.text import Text
 
 from planner.explain import Situation, binding_constraints, loads, plans_table
 from planner.policies import UNSOLVED
-from services.ctl.command import Commands, add_command, at
+from services.ctl.command import Commands, add_command
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.errors import CascadeError
 from shared.observer import Observer
 from shared.plans import Plan, View
 from shared.schema import STAGES, Stage
+from shared.words import at
 
 SHOWN: Final = 10
+CLOCK: Final = len("23:59:59")
+WIDEST: Final = len("threshold")  # of the columns with figures
 
 
 def plan(broker: Broker, given: argparse.Namespace, console: Console) -> None:
@@ -29,7 +33,7 @@ def plan(broker: Broker, given: argparse.Namespace, console: Console) -> None:
     if given.history:
         rows = Observer(broker).latest(broker.keys.plans, given.history)
         plans = [Plan.from_wire(fields) for _, fields in rows]
-        console.print(plans_table(plans, f"the last {len(plans)} plans", lambda each: at(each.made), "made"))
+        console.print(_history(plans))
         return
     in_force = broker.plan()
     if in_force is None:
@@ -40,6 +44,16 @@ def plan(broker: Broker, given: argparse.Namespace, console: Console) -> None:
         console.print(Text(f"by order: {words}"))
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+def _history(plans: Sequence[Plan]) -> Table:
+    """A row a plan, narrow enough that 80 columns leave room for the reasons."""
+    since = f", made since {at(plans[0].made)}" if plans else ""
+    made = plans_table(plans, f"the last {len(plans)} plans{since}", lambda each: at(each.made)[-CLOCK:], "made")
+    made.title_justify, made.box, made.pad_edge = "left", None, False
+    for column in made.columns[:-1]:
+        column.max_width = WIDEST
+    return made
 
 
 def _about(plan: Plan) -> Table:

@@ -13,7 +13,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from services.ctl.command import Commands, add_command, at
+from services.ctl.command import Commands, add_command
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.door import Door
@@ -24,6 +24,7 @@ from shared.messages import Job
 from shared.observer import Observer
 from shared.schema import CLASSES, NORMAL
 from shared.wire import ROUTES
+from shared.words import at
 
 LOOK_S: Final = 0.05
 AFTER_S: Final = 5.0  # past the deadline the keeper has ended every prompt

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -13,13 +13,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from services.ctl.command import Commands, add_command, at
+from services.ctl.command import Commands, add_command
 from shared.broker import Broker
-from shared.ledger import percentile
-from shared.lookout import LOOK_S, Lookout, Reading
+from shared.figures import Figures, figures
+from shared.ledger import Tally
+from shared.lookout import LOOK_S, Lookout, Reading, place_of
 from shared.messages import ENDS, Outcome
 from shared.orders import Orders
 from shared.schema import STAGES
+from shared.words import at, most
 
 WINDOW_S: Final = 60.0
 OUTCOMES: Final = 20_000  # of the window; more would not be a person's deployment, and would fill the memory
@@ -46,25 +48,20 @@ def status(broker: Broker, given: argparse.Namespace, console: Console) -> None:
 
 def shown(reading: Reading, recent: Sequence[Outcome], orders: Orders) -> Group:
     """One look; `recent` are the outcomes of the last minute."""
-    return Group(*_head(reading, recent), _stages(reading), _ends(reading, recent), *_fleet(reading, orders))
+    found = figures(Tally.of(recent), WINDOW_S)
+    return Group(*_head(reading, found), _stages(reading), _ends(reading, found), *_fleet(reading, orders))
 
 
-def _head(reading: Reading, recent: Sequence[Outcome]) -> Iterator[Text]:
+def _head(reading: Reading, recent: Figures) -> Iterator[Text]:
     yield Text(f"{at(reading.time_s)}  {reading.open} open, {reading.dead} dead letters")
-    if recent:
-        on_time = sum(outcome.on_time for outcome in recent) / len(recent)
-        latencies_s = sorted(outcome.latency_s for outcome in recent if outcome.answered)
-        took = (
-            ", ".join(f"p{percent} {percentile(latencies_s, percent):.2f} s" for percent in (50, 99))
-            if latencies_s
-            else "none answered"
-        )
-        yield Text(f"of the {len(recent):,} that ended in the last minute {on_time:.1%} were on time; {took}")
+    if recent.ended:
+        yield Text(f"of the {recent.ended:,} that ended in the last minute {most(recent.on_time)} were on time")
+        yield Text("none answered" if recent.p50_s is None else f"p50 {recent.p50_s:.2f} s, p99 {recent.p99_s:.2f} s")
     else:
         yield Text("nothing ended in the last minute")
     if plan := reading.plan:
         made = f"plan {plan.version} by {plan.policy} for {plan.demand:.1f} prompts/s"
-        yield Text(f"{made}: threshold {plan.threshold:.4f}, heavy share {plan.heavy_share:.2f}; {plan.why}")
+        yield Text(f"{made}: threshold {plan.threshold:.4f}, heavy share {plan.heavy_share:.2f}\n{plan.why}")
     else:
         yield Text("no plan is in force: does a planner run, and is a worker ready?")
 
@@ -79,29 +76,23 @@ def _stages(reading: Reading) -> Table:
     return table
 
 
-def _ends(reading: Reading, recent: Sequence[Outcome]) -> Table:
-    ended = Counter(outcome.end for outcome in recent)
+def _ends(reading: Reading, recent: Figures) -> Table:
     names = ("offered", "refused", *ENDS)
     table = Table("prompts", *names)
     table.add_row("in all", *(f"{reading.totals.get(name, 0):,.0f}" for name in names))
-    table.add_row("per second", "", "", *(f"{ended[end] / WINDOW_S:.2f}" for end in ENDS))
+    table.add_row("a second", "", "", *(f"{recent.per_s(end):.2f}" for end in ENDS))
     return table
 
 
 def _fleet(reading: Reading, orders: Orders) -> Iterator[RenderableType]:
     table = Table("node", "slot", "stage", "model", "state", "last error")
-    for worker in sorted(reading.workers, key=_place):
+    for worker in sorted(reading.workers, key=lambda worker: (*place_of(worker), worker.get("stage", ""))):
         state = "draws" if reading.draws(worker) else "ready" if worker.get("ready") == "1" else "loads"
         row = [worker.get(name, "") for name in ("node", "slot", "stage", "model")]
         drained = " (drained)" if worker.get("node") in orders.drained else ""
         table.add_row(*map(Text, [*row, state + drained, worker.get("error", "")]))
     yield table if reading.workers else Text("no worker lives")
     yield from (Text(f"by order: {words}") for words in orders.words())
-
-
-def _place(worker: Mapping[str, str]) -> tuple[str, int, str]:
-    number = worker.get("slot", "")
-    return worker.get("node", ""), int(number) if number.isdecimal() else 0, worker.get("stage", "")
 
 
 def add(commands: Commands) -> None:

@@ -1,7 +1,8 @@
 """The gateway: the OpenAI images API, jobs, the dashboard and metrics over HTTP.
 
-Without keys (--http-keys FILE) it listens on this machine only. SIGTERM takes no new requests, answers the open
-ones, and ends what is still open after `grace_s`.
+Without keys (--http-keys FILE) it listens on this machine only. Keys guard /v1/ and the dashboard; /healthz, /readyz,
+/metrics and /openapi.json answer whoever reaches the port. SIGTERM takes no new requests, answers the open ones, and
+ends what is still open after `grace_s`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from shared.errors import SettingsError
 from shared.log import configure
 from shared.process import guarded
 
-MOST_CONNECTIONS: Final = 4_096  # open at once, and so are the memory and the tasks of this process bounded
 BACKLOG: Final = 1_024
 # Of `grace_s`: then streams end in order, and their clients can come again, before connections are cut.
 STREAMS_SHARE: Final = 0.7
@@ -76,7 +76,7 @@ def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
     """How uvicorn serves the application."""
     options: dict[str, Any] = {"host": settings.http_host, "port": settings.http_port, "backlog": BACKLOG}
     options |= {"loop": "uvloop", "http": "httptools", "access_log": False, "log_level": "warning"}
-    options |= {"limit_concurrency": MOST_CONNECTIONS, "timeout_graceful_shutdown": max(1, round(settings.grace_s))}
+    options |= {"timeout_graceful_shutdown": max(1, round(settings.grace_s))}
     return uvicorn.Config(app, server_header=False, **options)
 
 

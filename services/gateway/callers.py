@@ -74,7 +74,7 @@ class Caller:
         return BEHALF.join(part for part in (self.name if self.identity else "", user) if part)
 
     def owns(self, signature: str) -> bool:
-        """Whether a prompt is this caller's to see and to cancel; an admin's is every one, and so is anybody's."""
+        """Whether a prompt is this caller's to see and to cancel; for an admin, and without keys, every one is."""
         return not self.identity or self.admin or signature.partition(BEHALF)[0] == self.name
 
     def urgency(self, asked: int | None) -> int:

@@ -1,5 +1,7 @@
 """What the dashboard's charts share: ECharts options as plain data, their colours the page's CSS variables.
 
+A chart is a frame, which never changes and which a page is given once, and what one look has to say.
+
 Colour says the stage (light, heavy; ink: both), a solid line what happened, a dashed one what the plan foresaw,
 a filled area what is in hand.
 """
@@ -9,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shared.plans import Plan
-from shared.schema import STAGES, Stage
+from shared.schema import Stage
 
 Options = dict[str, Any]
 
@@ -72,6 +73,11 @@ def mark_line(data: list[Options], **more: Any) -> Options:
     return {"silent": True, "symbol": "none", "animation": False, "label": {"show": False}, "data": data, **more}
 
 
-def fleet(plan: Plan) -> tuple[int, ...]:
-    """Workers and batches of a plan: what else may differ between two plans is the threshold."""
-    return tuple(number for stage in STAGES for number in (plan.workers(stage), plan.batch(stage)))
+def merged(frame: Any, news: Any) -> Any:
+    """Options with newer ones laid over them, place by place, as ECharts' setOption does; both stay as they are."""
+    if isinstance(frame, dict) and isinstance(news, dict):
+        both = {name: merged(frame[name], news[name]) for name in frame.keys() & news.keys()}
+        return {**frame, **news, **both}
+    if isinstance(frame, list) and isinstance(news, list) and len(frame) == len(news):
+        return [merged(*pair) for pair in zip(frame, news, strict=True)]
+    return news

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
-from services.gateway.snapshot import Moment, SlotRow, StageMoment, Tiles, WorkerRow
+from services.gateway.snapshot import Moment, SlotRow, StageMoment, WorkerRow
 from shared.catalog import Cascade
-from shared.errors import SettingsError
-from shared.ledger import Quality, Tally, percentile, quality
-from shared.lookout import Reading
+from shared.figures import Figures, figures
+from shared.ledger import Tally, percentile
+from shared.lookout import Reading, place_named, place_of, whole
 from shared.messages import ENDS, End, Outcome
 from shared.passages import escalated, judged
 from shared.plans import Plan
 from shared.schema import STAGES, Stage
-from shared.summary import selector
 
 REFUSED: Final = "refused"
 
@@ -113,46 +112,25 @@ def _stage(stage: Stage, recent: Tally, plan: Plan | None, reading: Reading | No
     )
 
 
-def tiles(recent: Bucket, plan: Plan | None, cascade: Cascade | None) -> Tiles:
+def tiles(recent: Bucket, plan: Plan | None, cascade: Cascade | None) -> Figures:
     """The figures of the last seconds."""
-    ledger = recent.tally.ledger(sum(recent.tally.ends.values()) + recent.refused, recent.refused)
-    answered = ledger.ends["light"] + ledger.ends["heavy"]
-    return Tiles(
-        seconds=recent.seconds,
-        offered=recent.offered or 0,
-        refused=recent.refused,
-        late=ledger.late,
-        ends=cast(Mapping[End, int], ledger.ends),
-        why={**ledger.why, **recent.refusals},
-        on_time=1 - ledger.violation if ledger.offered else None,
-        p50_s=ledger.latency_s(50) if answered else None,
-        p99_s=ledger.latency_s(99) if answered else None,
-        heavy_share=ledger.heavy_share if answered else None,
-        quality=_quality(recent.tally, plan, cascade),
+    offered, refusals = recent.offered or 0, recent.refusals
+    return figures(
+        recent.tally, recent.seconds, offered=offered, refusals=refusals, plan=plan, cascade=cascade
     )
-
-
-def _quality(tally: Tally, plan: Plan | None, cascade: Cascade | None) -> Quality | None:
-    if cascade is None or not tally.on_time:
-        return None
-    try:
-        chosen = selector([plan] if plan else [])
-        return quality(tally, cascade.curve(chosen), cascade.curve("lot"))
-    except SettingsError:  # the cascade has no curve
-        return None
 
 
 def fleet(reading: Reading) -> tuple[SlotRow, ...]:
     """Every slot that the plan names, a worker draws on, or an agent has, by node and number."""
     gpus: dict[tuple[str, int], str] = {}
     for name, about in reading.nodes.items():
-        gpus |= {(name, number): about.get("gpu", "") for number in range(_number(about.get("slots")))}
+        gpus |= {(name, number): about.get("gpu", "") for number in range(whole(about.get("slots")))}
     workers: dict[tuple[str, int], list[WorkerRow]] = {}
     for worker in reading.workers:
-        place = worker.get("node", ""), _number(worker.get("slot"))
+        place = place_of(worker)
         gpus[place] = worker.get("gpu", "")
         workers.setdefault(place, []).append(_worker(worker, reading.draws(worker)))
-    planned = {_place(slot): stage for slot, stage in (reading.plan.assignment if reading.plan else {}).items()}
+    planned = {place_named(slot): stage for slot, stage in (reading.plan.assignment if reading.plan else {}).items()}
     return tuple(
         SlotRow(
             node=place[0],
@@ -180,12 +158,3 @@ def _worker(about: Mapping[str, str], draws: bool) -> WorkerRow:
 def _programs(about: Mapping[str, str], number: int) -> dict[Stage, str]:
     states = {stage: about.get(f"worker-{number}-{stage}", "") for stage in STAGES}
     return {stage: state for stage, state in states.items() if state}
-
-
-def _place(slot: str) -> tuple[str, int]:
-    node, _, number = slot.rpartition(":")
-    return node, _number(number)
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0

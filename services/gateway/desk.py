@@ -20,6 +20,7 @@ from services.gateway.intake import Intake
 from shared.broker import Broker
 from shared.catalog import Cascade
 from shared.config import Settings
+from shared.connection import CommandRefused, Unreachable
 from shared.exchange import Cancellation, Receipt
 from shared.lookup import Look, Lookup
 from shared.messages import Job
@@ -47,7 +48,7 @@ class Desk:
         self.logger = logging.getLogger("cascade")
         self._lookup = Lookup(self.broker)
         self._pool = ThreadPoolExecutor(POOL, thread_name_prefix="desk")
-        self._intake = Intake(self.broker)
+        self._intake = Intake(self.broker, lambda prompt_id: self._pool.submit(self._cancel_quietly, prompt_id))
         self._follower = Follower(self.observer, self._look_for_followers, self.logger)
 
     async def start(self) -> None:
@@ -85,6 +86,12 @@ class Desk:
     async def cancel(self, prompt_id: str) -> Cancellation:
         """End an open prompt as cancelled, wherever it is."""
         return await self.ask(self.broker.cancel, prompt_id)
+
+    def _cancel_quietly(self, prompt_id: str) -> None:
+        try:
+            self.broker.cancel(prompt_id)
+        except (*Unreachable, CommandRefused) as wrong:
+            self.logger.warning("a prompt is drawn for nobody", extra={"prompt": prompt_id, "reason": str(wrong)})
 
     async def look(self, prompt_id: str) -> Look | None:
         """A prompt as it stands, with its place in the queue; None for one that nobody knows."""

@@ -3,10 +3,12 @@
 400  no JSON, or a prompt that the safety rules keep from being drawn (code moderation_blocked)
 401  no key, or one that nobody has        403  what this key may not do
 404  nothing of that name                  405  not with this method
-409  the prompt was cancelled              410  its picture is not kept any more
+409  the prompt was cancelled; or an Idempotency-Key whose first request can't be compared now
+410  its picture is not kept any more, or can't be read
 413  too many bytes                        422  a field is wrong; `param` names it
 429  too much at present, with Retry-After
-500  the prompt failed, or the gateway did 503  no answer from Redis, or the gateway stops
+500  the prompt failed, or the gateway did
+503  no answer from Redis, too many requests are open here, or the gateway stops
 504  no picture by the deadline
 """
 
@@ -33,6 +35,8 @@ from shared.wire import OFFER_LIMIT
 # JSON writes what is no ASCII in up to six bytes for one or two, and a prompt may be as long as an offer.
 BODY_LIMIT: Final = 4 * OFFER_LIMIT
 API: Final = "/v1/"
+MOST_OPEN: Final = 4_096  # requests at once, streams among them; so are the tasks of this process bounded
+LIFE: Final = "/healthz"  # who asks it must not take a crowded gateway for a dead one
 AWAY_RETRY_S: Final = 1.0
 KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 REFUSALS: Final = {
@@ -131,6 +135,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(away, _away)
     app.add_exception_handler(Exception, _unforeseen)
     app.add_middleware(LimitedBody)
+    app.add_middleware(LimitedCrowd)
     app.router.routes.append(Route(API + "{rest:path}", Unmatched(app), include_in_schema=False))
 
 
@@ -157,6 +162,31 @@ class LimitedBody:
             return message
 
         await self._app(scope, counted, send)
+
+
+class LimitedCrowd:
+    """Lets MOST_OPEN requests in at once, and answers 503 to more of them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or scope["path"] == LIFE:
+            await self._app(scope, receive, send)
+            return
+        if self._open >= MOST_OPEN:
+            text = "too many requests are open at this gateway"
+            answer = _answer(ApiError(503, text, code="overloaded", retry_after_s=AWAY_RETRY_S))
+            answer.headers["Connection"] = "close"
+            await answer(scope, receive, send)
+            return
+        self._open += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._open -= 1
 
 
 def _body(status: int, message: str, code: str | None, param: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from services.gateway.charts import (
     figures_axis,
     ground_axis,
     mark_line,
+    merged,
     tooltip,
 )
 from services.gateway.snapshot import Snapshot
@@ -23,26 +24,33 @@ from services.gateway.snapshot import Snapshot
 BINS: Final = 25
 HEIGHT_PX: Final = 170
 NAMES: Final = [f"score {place / BINS:.2f} to {(place + 1) / BINS:.2f}" for place in range(BINS)]
+# Bars stand on an axis of bins, the threshold on one of scores over it.
+FRAME: Final[Options] = {
+    **base(),
+    "grid": {"left": LEFT_PX, "right": RIGHT_PX, "top": 24, "bottom": FOOT_PX},
+    "tooltip": tooltip(trigger="item", formatter="{b}: {c}"),
+    "xAxis": [
+        ground_axis("category", labels=False, data=NAMES),
+        ground_axis("value", min=0, max=1, position="bottom", splitNumber=5),
+    ],
+    "yAxis": figures_axis(whole=True),
+    "series": [
+        {"type": "bar", "barCategoryGap": "12%", "itemStyle": {"opacity": 0.75}},
+        {"type": "line", "xAxisIndex": 1, "data": []},
+    ],
+}
 
 
 def histogram(snapshot: Snapshot) -> Options:
     """Scores lie in [0, 1]; what lies below the threshold goes on to heavy."""
+    made: Options = merged(FRAME, news(snapshot))
+    return made
+
+
+def news(snapshot: Snapshot) -> Options:
+    """What one look changes, for the frame's places."""
     threshold = snapshot.plan.threshold if snapshot.plan else None
-    # Bars stand on an axis of bins, the threshold on one of scores over it.
-    return {
-        **base(),
-        "grid": {"left": LEFT_PX, "right": RIGHT_PX, "top": 24, "bottom": FOOT_PX},
-        "tooltip": tooltip(trigger="item", formatter="{b}: {c}"),
-        "xAxis": [
-            ground_axis("category", labels=False, data=NAMES),
-            ground_axis("value", min=0, max=1, position="bottom", splitNumber=5),
-        ],
-        "yAxis": figures_axis(whole=True),
-        "series": [
-            {"type": "bar", "barCategoryGap": "12%", "data": _bars(snapshot.scores, threshold)},
-            {"type": "line", "xAxisIndex": 1, "data": [], "markLine": _cut(threshold)},
-        ],
-    }
+    return {"series": [{"data": _bars(snapshot.scores, threshold)}, {"markLine": _cut(threshold)}]}
 
 
 def counts(scores: tuple[float, ...]) -> list[int]:
@@ -57,7 +65,7 @@ def _bars(scores: tuple[float, ...], threshold: float | None) -> list[Options]:
     limit = -1.0 if threshold is None else threshold
     colours = (COLOUR["heavy" if (place + 0.5) / BINS < limit else "light"] for place in range(BINS))
     return [
-        {"value": count, "itemStyle": {"color": colour, "opacity": 0.75}}
+        {"value": count, "itemStyle": {"color": colour}}
         for count, colour in zip(counts(scores), colours, strict=True)
     ]
 

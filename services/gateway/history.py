@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Final
 
 from services.gateway.counting import Bucket, counted, fleet, joined, moment, tiles
-from services.gateway.snapshot import Moment, SlotRow, Snapshot, StageMoment, Tiles, WorkerRow
+from services.gateway.snapshot import Moment, SlotRow, Snapshot, StageMoment, WorkerRow
 from shared.broker import Broker
 from shared.catalog import Cascade, load_cascade
 from shared.errors import SettingsError
@@ -23,7 +23,7 @@ from shared.plans import Plan
 from shared.process import Stop, patiently
 from shared.schema import PLANS_KEPT
 
-__all__ = ["History", "Mark", "Moment", "SlotRow", "Snapshot", "StageMoment", "Tiles", "WorkerRow"]
+__all__ = ["History", "Mark", "Moment", "SlotRow", "Snapshot", "StageMoment", "WorkerRow"]
 
 KEPT_S: Final = 3600.0  # of moments: what `done` keeps by default, so that a restart loses little
 SEED: Final = 20_000  # newest outcomes that a start reads: an hour's may be a million, and the door must open

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Final
 
 from shared.broker import Broker
-from shared.connection import CommandRefused, Unreachable
+from shared.connection import Away, CommandRefused, Unreachable
 from shared.door import Door
 from shared.exchange import Publication, Receipt
-from shared.messages import Job
+from shared.messages import REQUEST, Job
 from shared.wire import check_offer
 
 AT_ONCE: Final = 64  # prompts in one call to the door
@@ -33,8 +33,10 @@ class _Offer:
 class Intake:
     """The one way by which prompts of this process enter."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, give_up: Callable[[str], object]) -> None:
+        """`give_up` is told, in the loop, of a prompt that came in when nobody waited for it any more."""
         self._broker = broker
+        self._give_up = give_up
         self._door = Door(broker.plan)
         self._waiting: SimpleQueue[_Offer | None] = SimpleQueue()
         self._open = 0
@@ -56,6 +58,8 @@ class Intake:
 
         Refused with why `busy`, unseen by Redis, while too many offers are on their way. Raises MalformedEntry,
         CommandRefused, or one of Unreachable; after the last of these the prompt may have been published all the same.
+        Who is cancelled while he waits leaves nothing behind: what came in is given up, unless its request can be
+        repeated by an Idempotency-Key.
         """
         check_offer(job.wire(stamped=False), job.parameters, allowance_s)
         if self._open >= MOST_WAITING:
@@ -77,12 +81,13 @@ class Intake:
                     self._waiting.put(None)
                     break
                 offers.append(more)
-            answers = self._published(offers)
-            self._loop.call_soon_threadsafe(self._answer, offers, answers)
+            wanted = [offer for offer in offers if not offer.answer.cancelled()]
+            answers = self._published(wanted)
+            self._loop.call_soon_threadsafe(self._answer, wanted, answers, len(offers))
 
     def _published(self, offers: Sequence[_Offer]) -> Sequence[Receipt | Exception]:
         try:
-            return self._publish(offers)
+            return self._publish(offers) if offers else []
         except CommandRefused as refused:
             if len(offers) == 1:
                 return [refused]
@@ -101,18 +106,25 @@ class Intake:
         ]
         try:
             return self._broker.publish(publications)
-        except Unreachable:  # a connection that broke while it was idle; the same ids are published once
+        except Away:
+            # It answered "not now" and did nothing; its successor may take them. After a line that broke nobody knows
+            # whether the script ran, and what it refused would be counted twice.
             return self._broker.publish(publications)
 
     def _routed(self, job: Job) -> Job:
         return job if job.route != "cascade" else replace(job, route=self._door.route(job.prompt, job.id))
 
-    def _answer(self, offers: Sequence[_Offer], answers: Sequence[Receipt | Exception]) -> None:
-        self._open -= len(offers)
+    def _answer(self, offers: Sequence[_Offer], answers: Sequence[Receipt | Exception], taken: int) -> None:
+        self._open -= taken
         for offer, answer in zip(offers, answers, strict=True):
-            if offer.answer.done():  # nobody waits for it any more
-                continue
-            if isinstance(answer, Exception):
+            if offer.answer.cancelled():
+                if REQUEST not in offer.job.extra and not _refused(answer):
+                    self._give_up(offer.job.id)
+            elif isinstance(answer, Exception):
                 offer.answer.set_exception(answer)
             else:
                 offer.answer.set_result(answer)
+
+
+def _refused(answer: Receipt | Exception) -> bool:
+    return isinstance(answer, Receipt) and answer.status == "refused"

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import pairwise
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from services.gateway.charts import fleet
 from services.gateway.roster import nodes
-from services.gateway.snapshot import Snapshot, Tiles
+from services.gateway.snapshot import Snapshot
+from shared.figures import Figures
 from shared.lookout import Mark
 from shared.messages import Outcome
 from shared.orders import Deed
+from shared.plans import restaffed
 from shared.schema import STAGES, Stage
+from shared.summary import metric_figure, percent
+from shared.words import NOTHING, at, most, reason, told
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 WELL: Final = 0.99  # of the prompts on time: below it the page says that deadlines are missed
 CARDS: Final = 12
-NOTHING: Final = "\N{EN DASH}"
 LETTERS: Final = 8
 PLANS: Final = 8
+LATE: Final = "late"
 Link = Callable[[str, Stage], str]
-
-WORDS: Final[Mapping[str, str]] = {
-    "refused:deadline": "refused at the door: the queue is too long for the deadline",
-    "refused:memory": "refused at the door: Redis runs short of memory",
-    "dropped:deadline": "no picture by the deadline",
-    "failed:unsafe": "not drawn or not shown: unsafe",
-    "light:deadline": "kept light: heavy would have come after the deadline",
-    "light:no_time": "kept light: too little time was left for heavy",
-}
-ANSWERS: Final[Mapping[str, str]] = {
-    "light:confident": "light was good enough",
-    "light:light_only": "light was asked for",
-    "heavy:cascade": "went on to heavy",
-    "heavy:heavy": "straight to heavy",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +86,7 @@ class Panels:
         self._link = link
         environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
         environment.filters["capital"] = lambda text: text[:1].upper() + text[1:]
-        environment.filters["clock"] = clock
+        environment.filters["clock"] = at
         self._macros: Any = environment.get_template("panels.html").module
 
     def render(self, snapshot: Snapshot) -> dict[str, str]:
@@ -122,8 +109,8 @@ class Panels:
         return {"pictures": str(self._macros.pictures(list(cards(snapshot.latest, self._link))))}
 
     def orders(self, standing: str, deeds: Sequence[Deed]) -> dict[str, str]:
-        """The part `orders`: what stands ordered, in words, and who ordered what, the newest first."""
-        return {"orders": str(self._macros.orders(standing, deeds[::-1]))}
+        """The parts `orders`, what stands ordered, in words, and `deeds`, who ordered what, the newest first."""
+        return {"orders": str(self._macros.orders(standing)), "deeds": str(self._macros.deeds(deeds[::-1]))}
 
 
 def verdict(snapshot: Snapshot, deadline_s: float) -> Verdict:
@@ -132,28 +119,22 @@ def verdict(snapshot: Snapshot, deadline_s: float) -> Verdict:
     if snapshot.trouble:
         return Verdict("bad", "Nothing can be seen just now", snapshot.trouble)
     # Not those offered: of the time before its start a gateway knows the ends only.
-    ended = sum(seen.ends.values()) + seen.refused
-    remark = f"{ended:,} prompts ended or were refused in the last {words}; each is promised within {deadline_s:g} s. "
+    remark = f"{seen.ended:,} prompts ended or were refused in the last {words}; each is promised within {deadline_s:g} s. "
     remark += f"{snapshot.open:,} open."
     if seen.on_time is None:
         return Verdict("idle", f"Idle: nothing ended in the last {words}", remark)
     if seen.on_time >= WELL:
-        return Verdict("good", f"Deadlines are met: {_percent(seen.on_time)} on time", remark)
+        return Verdict("good", f"Deadlines are met: {most(seen.on_time)} on time", remark)
     worst = reasons(seen)
     because = f", mostly {worst[0].words}" if worst else ""
-    return Verdict("bad", f"{_percent(1 - seen.on_time)} miss their deadline{because}", remark)
-
-
-def _percent(share: float) -> str:
-    """A share in percent; only what is whole is shown as 100 %."""
-    return "100 %" if share == 1 else f"{min(share, 0.999):.1%}".replace("%", " %")
+    return Verdict("bad", f"{percent(1 - seen.on_time)} miss their deadline{because}", remark)
 
 
 def tiles(snapshot: Snapshot) -> Iterator[Tile]:
     """The figures of the last seconds, in the order of the questions."""
     seen = snapshot.tiles
     bad = "bad" if seen.on_time is not None and seen.on_time < WELL else ""
-    yield Tile("On time", NOTHING if seen.on_time is None else _percent(seen.on_time), "", f"late: {seen.late:,}", bad)
+    yield Tile("On time", most(seen.on_time), "", f"late: {seen.late:,}", bad)
     slowest = " ".join(_seconds(seen.p99_s))
     yield Tile("Median answer", *_seconds(seen.p50_s), f"99th percentile {slowest}")
     yield Tile("Light answers", f"{seen.per_s('light'):.1f}", "/s", f"{seen.ends['light']:,} in all", "light")
@@ -161,49 +142,44 @@ def tiles(snapshot: Snapshot) -> Iterator[Tile]:
     yield _lost("Dropped", seen.ends["dropped"], seen)
     yield _lost("Failed", seen.ends["failed"], seen)
     yield _lost("Refused", seen.refused, seen)
-    share = NOTHING if seen.heavy_share is None else f"{seen.heavy_share:.0%}".replace("%", " %")
+    share = NOTHING if seen.heavy_share is None else percent(seen.heavy_share)
     yield _quality(seen, share)
 
 
-def _lost(label: str, count: int, seen: Tiles) -> Tile:
-    return Tile(label, f"{count / seen.seconds:.1f}", "/s", f"{count:,} in all", "bad" if count else "")
+def _lost(label: str, count: int, seen: Figures) -> Tile:
+    return Tile(label, f"{seen.rate(count):.1f}", "/s", f"{count:,} in all", "bad" if count else "")
 
 
-def _quality(seen: Tiles, share: str) -> Tile:
+def _quality(seen: Figures, share: str) -> Tile:
     found = seen.quality
     if found is None:
         return Tile("Heavy share", share, "", "no quality curve applies")
     name = "FID" if found.metric == "fid" else found.metric
     assumed = ", assumed" if found.assumed else ""
-    figure = f"{found.value:.2f}" if found.metric == "fid" else f"{found.value:.3f}"
-    return Tile("Heavy share", share, "", f"estimated {name} {figure}{assumed}")
+    return Tile("Heavy share", share, "", f"estimated {name} {metric_figure(found.metric, found.value)}{assumed}")
 
 
 def _seconds(value: float | None) -> tuple[str, str]:
     return (NOTHING, "") if value is None else (f"{value:.2f}", "s")
 
 
-def reasons(seen: Tiles) -> list[Reason]:
+def reasons(seen: Figures) -> list[Reason]:
     """What kept prompts from a picture in time, the worst first; then what kept light pictures from becoming heavy."""
     missed = {key: count for key, count in seen.why.items() if key.split(":")[0] in ("dropped", "failed", "refused")}
     if seen.late:
-        missed["late"] = seen.late
+        missed[LATE] = seen.late
     kept = {key: seen.why[key] for key in ("light:deadline", "light:no_time") if seen.why.get(key)}
     most = max([*missed.values(), *kept.values()], default=1)
     return [
-        Reason(in_words(key), count, round(100 * count / most, 1), accent)
+        Reason(_told(key), count, round(100 * count / most, 1), accent)
         for group, accent in ((missed, "bad"), (kept, "light"))
         for key, count in sorted(group.items(), key=lambda item: -item[1])
         if count
     ]
 
 
-def in_words(key: str) -> str:
-    """An end and its why (`<end>:<why>`) for people."""
-    if key == "late":
-        return "drawn, but after the deadline"
-    end, _, why = key.partition(":")
-    return WORDS.get(key, f"{end}: {why.replace('_', ' ')}")
+def _told(key: str) -> str:
+    return "drawn, but after the deadline" if key == LATE else told(*key.split(":", 1))
 
 
 def _calm(snapshot: Snapshot) -> str:
@@ -223,8 +199,8 @@ def _plan(snapshot: Snapshot) -> Mapping[str, Any] | None:
 
 def moves(snapshot: Snapshot) -> list[Mark]:
     """The newest plans that changed workers or batches, the newest first."""
-    changed = [after for before, after in pairwise(snapshot.marks) if fleet(before.plan) != fleet(after.plan)]
-    return [*snapshot.marks[:1], *changed][: -PLANS - 1 : -1]
+    changed = restaffed([mark.plan for mark in snapshot.marks])
+    return list(compress(snapshot.marks, changed))[: -PLANS - 1 : -1]
 
 
 def cards(latest: Sequence[Outcome], link: Link) -> Iterator[Card]:
@@ -238,12 +214,7 @@ def cards(latest: Sequence[Outcome], link: Link) -> Iterator[Card]:
             for stage in STAGES
             if stage in drawn
         )
-        yield Card(outcome, shown, f"{outcome.latency_s:.2f} s, {answer_in_words(outcome.end, outcome.why)}")
-
-
-def answer_in_words(end: str, why: str) -> str:
-    """Which picture was the answer, and why."""
-    return ANSWERS.get(f"{end}:{why}") or in_words(f"{end}:{why}")
+        yield Card(outcome, shown, f"{outcome.latency_s:.2f} s, {reason(outcome.end, outcome.why)}")
 
 
 def _letters(snapshot: Snapshot) -> Mapping[str, Any]:
@@ -253,13 +224,8 @@ def _letters(snapshot: Snapshot) -> Mapping[str, Any]:
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in the largest unit that fits."""
+    """How long ago, in the largest unit that fits; no smaller one than minutes, so that it rests for a while."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
-
-
-def clock(seconds: float) -> str:
-    """A time of the server's clock, as the machine's users read it."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%d %b %H:%M:%S")
+    return "< 1 min"

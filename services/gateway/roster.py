@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final
 
 from services.gateway.snapshot import SlotRow, WorkerRow
+from shared.observer import GIVEN_UP
 from shared.schema import Stage
-
-GIVEN_UP: Final = ("BACKOFF", "FATAL", "UNKNOWN")  # states of a program that supervisor does not bring up
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ from shared.spans import parent_fields
 
 # The keeper ends every prompt by its deadline. Where none runs, a request must not wait for ever.
 KEEPER_S: Final = 10.0
-LOOKS: Final = 3  # a prompt that moves on between two looks at it is found by the next
-LOOK_AGAIN_S: Final = 0.02
-
+COMPARE_AGAIN_S: Final = 1.0
+KEY: Final = "Idempotency-Key"
 
 # What a client may say of a request beside its body.
 IdempotencyKey = Annotated[
@@ -51,7 +50,8 @@ class Series:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def publish(self) -> list[Receipt]:
-        """Offer them all; raises ApiError 429 where one is refused, 422 where the key was another request's.
+        """Offer them all; raises ApiError 429 where one is refused, 422 where the key was another request's, 409 where
+        that can't be told now, and what `Desk.publish` raises.
 
         Of a request that is refused none is drawn, but those with a key that came in: its repetition finds them.
         """
@@ -68,17 +68,22 @@ class Series:
         return receipts
 
     async def _offer(self, jobs: Sequence[Job]) -> list[Receipt]:
-        return await asyncio.gather(*(self._desk.publish(job, self._allowance_s) for job in jobs))
+        offers = (self._desk.publish(job, self._allowance_s) for job in jobs)
+        answers = await asyncio.gather(*offers, return_exceptions=True)
+        receipts = [each for each in answers if isinstance(each, Receipt)]
+        if len(receipts) < len(answers):
+            self.give_up_soon()  # after Unreachable one may have come in all the same
+            raise next(each for each in answers if isinstance(each, BaseException))
+        return receipts
 
     async def _compare(self, job: Job) -> None:
-        for _ in range(LOOKS):
-            look = await self._desk.look(job.id)
-            if look is not None and look.request:
-                if look.request != job.extra[REQUEST].decode():
-                    message = "this Idempotency-Key came with another request before"
-                    raise ApiError(422, message, code="idempotency_key_reused", param="Idempotency-Key")
-                return
-            await asyncio.sleep(LOOK_AGAIN_S)
+        look = await self._desk.look(job.id)
+        if look is None or not look.request:
+            message = "what the first request with this Idempotency-Key asked for can't be read now"
+            raise ApiError(409, message, code="idempotency_unknown", param=KEY, retry_after_s=COMPARE_AGAIN_S)
+        if look.request != job.extra[REQUEST].decode():
+            message = "this Idempotency-Key came with another request before"
+            raise ApiError(422, message, code="idempotency_key_reused", param=KEY)
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """What happens to each, with its place, until all have ended; raises the ApiError of one that failed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.ledger import Quality
+from shared.figures import Figures
 from shared.letters import Letter
 from shared.lookout import Mark
 from shared.messages import End, Outcome
@@ -66,32 +66,6 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
-    """Figures of the last `seconds`: are we meeting deadlines, and why not.
-
-    `on_time`: of the prompts that ended or were refused in these seconds the share that was no violation, None where
-    there were none; `late`, `refused` and `ends` count prompts; `why` counts ends by `<end>:<why>` and refusals by
-    `refused:<why>`. `quality` is None where the cascade has no curve or nothing was answered on time.
-    """
-
-    seconds: float
-    offered: int
-    refused: int
-    late: int
-    ends: Mapping[End, int]
-    why: Mapping[str, int]
-    on_time: float | None
-    p50_s: float | None
-    p99_s: float | None
-    heavy_share: float | None
-    quality: Quality | None
-
-    def per_s(self, end: End) -> float:
-        """Prompts per second that ended so."""
-        return self.ends[end] / self.seconds
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerRow:
     """What one worker process says of itself; `draws`: it is ready and the plan gives its slot to its stage."""
 
@@ -130,7 +104,7 @@ class Snapshot:
     window_s: float
     time_s: float
     trouble: str
-    tiles: Tiles
+    tiles: Figures
     moments: tuple[Moment, ...]
     marks: tuple[Mark, ...]
     plan: Plan | None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, Literal
 
 from services.gateway.charts import (
@@ -24,25 +23,26 @@ from services.gateway.charts import (
     Options,
     base,
     figures_axis,
-    fleet,
     ground_axis,
     mark_line,
+    merged,
     tooltip,
 )
 from services.gateway.snapshot import Moment, Snapshot
 from shared.lookout import Mark
+from shared.plans import restaffed
 from shared.schema import STAGES, Stage
 
 POINTS: Final = 200
 LEAST_S: Final = 60.0  # shown, however little is known
-MARKS: Final = 100  # of plans; in an hour of changing load there may be hundreds
+MARKS: Final = 60  # of plans; in an hour of changing load there may be hundreds
 ROW_PX, HEAD_PX = 92, 56
 Kind = Literal["line", "plan", "area", "stack"]
 SIGNS: Final[Mapping[Kind, str]] = {"line": "━", "plan": "╍", "area": "▒", "stack": "▆"}
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class Line:
     """One line of a row. `steps`: it holds its value until the next, as a plan does; `key`: its name in the key."""
 
     name: str
@@ -58,7 +58,7 @@ class Row:
     """One plot of the time lines; `whole`: its figures are counts."""
 
     title: str
-    series: tuple[Series, ...]
+    lines: tuple[Line, ...]
     whole: bool = False
     top: float | None = None
 
@@ -71,8 +71,8 @@ def _of(stage: Stage, name: str) -> Callable[[Moment], float | None]:
     return value
 
 
-def _per_stage(name: str, label: str, kind: Kind = "line", steps: bool = False) -> tuple[Series, ...]:
-    return tuple(Series(f"{stage} {label}", COLOUR[stage], _of(stage, name), kind, steps, label) for stage in STAGES)
+def _per_stage(name: str, label: str, kind: Kind = "line", steps: bool = False) -> tuple[Line, ...]:
+    return tuple(Line(f"{stage} {label}", COLOUR[stage], _of(stage, name), kind, steps, label) for stage in STAGES)
 
 
 MEDIAN: Final = "median"
@@ -80,19 +80,19 @@ ROWS: Final[tuple[Row, ...]] = (
     Row(
         "Prompts per second",
         (
-            Series("light", COLOUR["light"], lambda m: m.ends_per_s["light"], "stack"),
-            Series("heavy", COLOUR["heavy"], lambda m: m.ends_per_s["heavy"], "stack"),
-            Series("no picture", ALARM, lambda m: m.ends_per_s["dropped"] + m.ends_per_s["failed"], "stack"),
-            Series("refused", FAINT, lambda m: m.refused_per_s, "stack"),
-            Series("offered", INK, lambda m: m.offered_per_s),
-            Series("planned for", INK, lambda m: m.planned_for_per_s, "plan", steps=True),
+            Line("light", COLOUR["light"], lambda m: m.ends_per_s["light"], "stack"),
+            Line("heavy", COLOUR["heavy"], lambda m: m.ends_per_s["heavy"], "stack"),
+            Line("no picture", ALARM, lambda m: m.ends_per_s["dropped"] + m.ends_per_s["failed"], "stack"),
+            Line("refused", FAINT, lambda m: m.refused_per_s, "stack"),
+            Line("offered", INK, lambda m: m.offered_per_s),
+            Line("planned for", INK, lambda m: m.planned_for_per_s, "plan", steps=True),
         ),
     ),
     Row(
         "Seconds to the answer",
         (
-            Series("99th percentile", ALARM, lambda m: m.p99_s),
-            Series(MEDIAN, INK, lambda m: m.p50_s),
+            Line("99th percentile", ALARM, lambda m: m.p99_s),
+            Line(MEDIAN, INK, lambda m: m.p50_s),
         ),
     ),
     Row(
@@ -112,9 +112,9 @@ ROWS: Final[tuple[Row, ...]] = (
     Row(
         "Shares",
         (
-            Series("threshold", INK, lambda m: m.threshold, steps=True),
-            Series("escalated", COLOUR["heavy"], lambda m: m.escalation),
-            Series("escalation planned", COLOUR["heavy"], lambda m: m.escalation_planned, "plan", steps=True),
+            Line("threshold", INK, lambda m: m.threshold, steps=True),
+            Line("escalated", COLOUR["heavy"], lambda m: m.escalation),
+            Line("escalation planned", COLOUR["heavy"], lambda m: m.escalation_planned, "plan", steps=True),
         ),
         top=1.0,
     ),
@@ -123,18 +123,24 @@ ROWS: Final[tuple[Row, ...]] = (
         (*_per_stage("batch_achieved", "achieved"), *_per_stage("batch_planned", "planned", "plan", steps=True)),
     ),
 )
-SERIES: Final[tuple[tuple[int, Series], ...]] = tuple(
-    (place, each) for place, row in enumerate(ROWS) for each in row.series
+LINES: Final[tuple[tuple[int, Line], ...]] = tuple(
+    (place, each) for place, row in enumerate(ROWS) for each in row.lines
 )
+FIRST: Final = frozenset(  # the lines that carry the marks of their row
+    next(index for index, (place, _) in enumerate(LINES) if place == row) for row in range(len(ROWS))
+)
+PLAIN: Final[Options] = {"lineStyle": {"color": MUTED, "opacity": 0.4}}
 HEIGHT_PX: Final = len(ROWS) * (HEAD_PX + ROW_PX) + FOOT_PX
 
 
 def timelines(snapshot: Snapshot, deadline_s: float) -> Options:
     """All time lines in one chart. Times are milliseconds."""
-    until = snapshot.time_s * 1000
-    # What nobody saw takes no room: a gateway that has just started shows what it knows.
-    seen_s = max(LEAST_S, snapshot.time_s - snapshot.moments[0].time_s) if snapshot.moments else LEAST_S
-    limits = {"min": until - min(seen_s, snapshot.window_s) * 1000, "max": until}
+    made: Options = merged(frame(deadline_s), news(snapshot))
+    return made
+
+
+def frame(deadline_s: float) -> Options:
+    """What stays the same from look to look."""
     places = range(len(ROWS))
     return {
         **base(),
@@ -143,12 +149,25 @@ def timelines(snapshot: Snapshot, deadline_s: float) -> Options:
         "axisPointer": {"link": [{"xAxisIndex": "all"}], "lineStyle": {"color": MUTED, "type": "solid"}},
         "tooltip": tooltip(**{"trigger": "axis", ":valueFormatter": FIGURES}),
         "xAxis": [
-            ground_axis("time", labels=place == places[-1], gridIndex=place, splitNumber=5, **limits)
-            for place in places
+            ground_axis("time", labels=place == places[-1], gridIndex=place, splitNumber=5) for place in places
         ],
         "yAxis": [figures_axis(whole=row.whole, top=row.top) | {"gridIndex": place} for place, row in enumerate(ROWS)],
+        "dataset": {"source": []},
+        "series": list(_lines(deadline_s)),
+    }
+
+
+def news(snapshot: Snapshot) -> Options:
+    """What one look changes, for the frame's places."""
+    until = snapshot.time_s * 1000
+    # What nobody saw takes no room: a gateway that has just started shows what it knows.
+    seen_s = max(LEAST_S, snapshot.time_s - snapshot.moments[0].time_s) if snapshot.moments else LEAST_S
+    limits = {"min": round(until - min(seen_s, snapshot.window_s) * 1000), "max": round(until)}
+    marked = {"markLine": {"data": _marks(snapshot)}}
+    return {
+        "xAxis": [limits] * len(ROWS),
         "dataset": {"source": list(_table(snapshot))},
-        "series": list(_lines(snapshot, deadline_s)),
+        "series": [marked if index in FIRST else {} for index, _ in enumerate(LINES)],
     }
 
 
@@ -158,7 +177,7 @@ def _top(place: int) -> int:
 
 def _title(place: int, row: Row) -> Options:
     """The row's name and what its lines are: no legend to look up. Lines of both stages are named once, in grey."""
-    named = {each.key or each.name: (SIGNS[each.kind], MUTED if each.key else each.colour) for each in row.series}
+    named = {each.key or each.name: (SIGNS[each.kind], MUTED if each.key else each.colour) for each in row.lines}
     key = "   ".join(f"{{s{number}|{sign}}} {name}" for number, (name, (sign, _)) in enumerate(named.items()))
     line = {"fontSize": SMALL_PX, "lineHeight": 16}
     rich = {f"s{number}": {**line, "color": colour} for number, (_, colour) in enumerate(named.values())}
@@ -174,21 +193,20 @@ def _title(place: int, row: Row) -> Options:
     }
 
 
-def _lines(snapshot: Snapshot, deadline_s: float) -> Iterator[Options]:
-    marks = _marks(snapshot)
+def _lines(deadline_s: float) -> Iterator[Options]:
+    faint = {"color": FAINT, "type": "solid", "width": 1, "opacity": 0.25}
     deadline = {"yAxis": deadline_s, "lineStyle": {"color": MUTED, "type": "dotted", "width": 1.5}}
     limit = {"show": True, "formatter": "deadline", "position": "insideStartTop", "color": MUTED, "fontSize": SMALL_PX}
-    first = {place: index for index, (place, _) in reversed(list(enumerate(SERIES)))}
-    for index, (place, each) in enumerate(SERIES):
+    for index, (place, each) in enumerate(LINES):
         line = _line(index, place, each)
-        if index == first[place]:
-            line["markLine"] = mark_line(marks)
+        if index in FIRST:
+            line["markLine"] = mark_line([], lineStyle=faint)
         elif each.name == MEDIAN:
             line["markLine"] = mark_line([deadline], label=limit)
         yield line
 
 
-def _line(index: int, place: int, each: Series) -> Options:
+def _line(index: int, place: int, each: Line) -> Options:
     stacked = each.kind == "stack"
     filled = each.kind in ("stack", "area")
     return {
@@ -210,7 +228,7 @@ def _line(index: int, place: int, each: Series) -> Options:
 
 
 def _table(snapshot: Snapshot) -> Iterator[list[float | None]]:
-    """Rows (milliseconds, one figure per series): means over equal parts of the window, aligned to the clock.
+    """Rows (milliseconds, one figure per line): means over equal parts of the window, aligned to the clock.
 
     Aligned to the clock and not to the newest look, the line of the past stands still while time goes on.
     """
@@ -221,7 +239,7 @@ def _table(snapshot: Snapshot) -> Iterator[list[float | None]]:
     for moments in parts.values():
         yield [
             round(moments[-1].time_s * 1000),
-            *(_mean([each.value(moment) for moment in moments]) for _, each in SERIES),
+            *(_mean([each.value(moment) for moment in moments]) for _, each in LINES),
         ]
 
 
@@ -236,21 +254,9 @@ def _marks(snapshot: Snapshot) -> list[Options]:
     Where plans stand closer than lines can be told apart, the changes of workers or batches go before the others.
     """
     marks = snapshot.marks
-    moved = [True, *(fleet(before.plan) != fleet(after.plan) for before, after in pairwise(marks))]
     kept: dict[int, tuple[Mark, bool]] = {}
-    for mark, strong in zip(marks, moved, strict=False):
+    for mark, strong in zip(marks, restaffed([mark.plan for mark in marks]), strict=True):
         place = int(mark.time_s // (snapshot.window_s / MARKS))
         if mark.time_s >= snapshot.time_s - snapshot.window_s and (strong or place not in kept):
             kept[place] = mark, strong
-    return [
-        {
-            "xAxis": round(mark.time_s * 1000),
-            "lineStyle": {
-                "color": MUTED if strong else FAINT,
-                "type": "solid",
-                "width": 1,
-                "opacity": 0.4 if strong else 0.25,
-            },
-        }
-        for mark, strong in kept.values()
-    ]
+    return [{"xAxis": round(mark.time_s * 1000), **(PLAIN if strong else {})} for mark, strong in kept.values()]

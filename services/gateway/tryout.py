@@ -14,13 +14,13 @@ from services.gateway.callers import Caller
 from services.gateway.desk import Desk, Event
 from services.gateway.errors import REFUSALS, ApiError, unanswered
 from services.gateway.gallery import Gallery
-from services.gateway.panels import answer_in_words
 from services.gateway.requests import Quality, Wish
 from services.gateway.visitor import Visitor
 from shared.connection import CommandRefused, Unreachable
 from shared.messages import Job
 from shared.schema import STAGES, Stage
 from shared.wire import PROMPT_LIMIT
+from shared.words import told
 
 WAYS: Final[Mapping[Quality, str]] = {"auto": "Cascade", "low": "Light only", "high": "Straight to heavy"}
 # Colours by names of page.css, for the library's own are the same in light and dark.
@@ -125,7 +125,7 @@ class Tryout:
         self._hang(frames, end, job, look.score if look else None, after_s)
         if end == "light" and "heavy" in frames:
             frames["heavy"].hide()
-        return f"{answer_in_words(end, event.why).capitalize()}."
+        return f"{told(end, event.why).capitalize()}."
 
     def _hang(self, frames: dict[Stage, Frame], stage: Stage, job: Job, score: float | None, after_s: float) -> None:
         said = f", score {score:.2f}" if stage == "light" and score is not None else ""
