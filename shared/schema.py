@@ -36,6 +36,7 @@ LATEST_VERSION: Final = 2**53 - 1  # of a plan; Lua counts no further, and past 
 DEAD_KEPT: Final = 10_000
 AUDIT_KEPT: Final = 1_000  # orders come from people: months of them
 MESSAGE_LIMIT: Final = 64 * 1024  # bytes of an entry, names and values; workers see no more than a part of a larger one
+LOOK_LIMIT: Final = 64 * MESSAGE_LIMIT  # bytes of entries after which a claim looks at no more of them
 LETTER_LIMIT: Final = 32 * 1024  # bytes that a dead letter keeps of a malformed entry
 VALUE_LIMIT: Final = 4096  # ... of each of its names and values
 COUNT_DIGITS: Final = 15  # of the bytes that pictures take; Lua's numbers are exact to there
@@ -56,6 +57,7 @@ SHARED_WITH_SCRIPTS: Final[dict[str, str | int | float]] = {
     "SUSPECT": SUSPECT,
     "RETRY_MS": RETRY_MS,
     "MESSAGE_LIMIT": MESSAGE_LIMIT,
+    "LOOK_LIMIT": LOOK_LIMIT,
     "LETTER_LIMIT": LETTER_LIMIT,
     "VALUE_LIMIT": VALUE_LIMIT,
     "EVENTS_KEPT": EVENTS_KEPT,
@@ -112,7 +114,7 @@ class Keys:
         return f"{self.root}:prompt:{prompt_id}"
 
     def image(self, prompt_id: str, stage: Stage) -> str:
-        """An encoded picture, written by the hop that made it; lives `picture_ttl_s`."""
+        """An encoded picture, written by its hop; lives `picture_ttl_s`, from the deadline on if its prompt is open."""
         return f"{self.root}:image:{prompt_id}:{stage}"
 
     def node(self, name: str) -> str:

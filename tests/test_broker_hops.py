@@ -146,7 +146,7 @@ def test_redis_may_refuse_one_hop_and_its_mates_are_done(broker: Broker, record:
     hops = [Hop(light.drawn(each, 0.75), "light", "confident") for each in light.take(2)]
     key = broker.keys.prompt("bad")
     if record == "unreadable":
-        broker.client.hset(key, "published", "soon")
+        broker.client.hset(key, mapping={"published": "soon", "deadline": "2.0"})
     else:
         broker.client.set(key, "of another type")
     with pytest.raises(HopsRefused, match=r"WRONGTYPE|cannot be read") as refused:

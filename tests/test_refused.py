@@ -116,17 +116,6 @@ def test_many_refused_prompts_keep_nobody_out(broker: Broker) -> None:
             worker.step()
 
 
-def test_a_suspect_that_nobody_refused_is_drawn_at_once(broker: Broker) -> None:
-    plan_of(broker, 4)
-    publish(broker, "a")
-    easel = Easel("light")
-    with working(broker, easel) as worker:
-        claim = worker._claim(a_plan(), suspects=True)
-        broker.hand_back("light", "test-0-light-1", claim.entries, suspect=True)
-        worker.step()
-    assert easel.batches == [["a"]]
-
-
 def test_a_refused_prompt_is_tried_again_now_and_then_and_not_in_a_busy_loop(broker: Broker) -> None:
     plan_of(broker, 4)
     to_adopt(broker)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +28,7 @@ from shared.plans import Plan
 from shared.process import Stop, until_done
 from shared.schema import LATEST_VERSION
 from tests.easel import CASCADE, Easel, plan_for, working
-from tests.helpers import a_plan, ends, hire, logger, publish, put_plan, spoilt
+from tests.helpers import a_plan, ends, hire, logger, publish, put_plan, spoilt, totals
 from tests.processes import until
 
 Plant = Callable[[Broker], object]
@@ -44,7 +46,8 @@ def as_worker(**about: str | bytes) -> Plant:
     """A worker that a group knows, and under whose name stands what anybody may write."""
 
     def plant(broker: Broker) -> None:
-        name = hire(broker).name
+        name = f"test-9-light-{uuid.uuid4().hex[:8]}"
+        broker.announce("light", name, {"node": "test"})
         key = broker.keys.worker(name)
         broker.client.delete(key)
         written(broker, key, {"consumer": name, **about})
@@ -126,7 +129,8 @@ def test_services_survive_what_they_cannot_read_and_serve_on(broker: Broker, wha
             for service in services.values():
                 service._next_look = service._next_period = 0.0
                 service.step()
-        Observer(broker).slots(), Observer(broker).totals(), Observer(broker).plans()
+        Observer(broker).slots(), Observer(broker).plans()
+        assert all(map(math.isfinite, totals(broker).values()))
         assert broker.plan() == broker.standing_plan(), "control has put a plan over it"
 
 

@@ -43,6 +43,19 @@ local next_waiting = 0
 for i = 9, #KEYS do next_waiting = next_waiting + waiting_in(KEYS[i]) end
 
 local queue, limit, suspect = {}, batch + 16, nil
+local sizes, looked_at = {{}, {}, {}}, 0 -- bytes
+
+local function size_of(class, entry)
+  local known = sizes[class][entry[1]]
+  if known then return known end
+  local bytes = 0
+  for _, part in ipairs(entry[2]) do bytes = bytes + #part end
+  sizes[class][entry[1]] = bytes
+  return bytes
+end
+
+-- Whether to look further: entries of many megabytes, one after the other, would stall the server.
+local function looks_on() return #queue < limit and looked_at < LOOK_LIMIT end
 
 local function enqueue(class, entry, fresh)
   local since = tonumber(string.match(entry[1], '^%d+')) / 1000
@@ -54,6 +67,7 @@ local function enqueue(class, entry, fresh)
     end
   end
   if deadline <= 0 then deadline = since + allowance end
+  looked_at = looked_at + size_of(class, entry)
   queue[#queue + 1] = {class = class, id = entry[1], fresh = fresh, since = since, deadline = deadline}
 end
 
@@ -74,21 +88,25 @@ local turn = present > 1 and tonumber(redis.call('HGET', KEYS[7], turns)) or 0
 
 for _, class in ipairs(class_order(turn)) do
   local stream = KEYS[class]
-  if lengths[class] > 0 and #queue < limit and not suspect then
+  if lengths[class] > 0 and looks_on() and not suspect then
     local pending, last = group_of(stream)
     if pending > 0 then
       local alone = ARGV[7] == '1' and redis.call('XPENDING', stream, GROUP, 'IDLE', RETRY_MS, '-', '+', 1, SUSPECT)
       if alone and alone[1] then suspect = {stream = stream, class = class, id = alone[1][1]} end
       for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', limit - #queue, RETURNED)) do
+        if not looks_on() then break end
         local found = redis.call('XRANGE', stream, row[1], row[1])
         if found[1] then enqueue(class, found[1], false)
         else redis.call('XACK', stream, GROUP, row[1]) end -- deleted by hand while it waited
       end
     end
-    if #queue < limit then -- not asking for length > pending: a pending entry may have been deleted by hand
-      for _, entry in ipairs(redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', limit - #queue)) do
-        enqueue(class, entry, true)
-      end
+    local step, more = 1, true
+    while more and looks_on() do -- not asking for length > pending: a pending entry may have been deleted by hand
+      local count = math.min(step, limit - #queue)
+      local found = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', count)
+      for _, entry in ipairs(found) do enqueue(class, entry, true) end
+      more, step = #found == count, 8 * step
+      if more then last = found[count][1] end
     end
   end
 end
@@ -108,8 +126,7 @@ local function beginning(fields)
 end
 
 local function hand_out(class, entry)
-  local bytes = 0
-  for _, part in ipairs(entry[2]) do bytes = bytes + #part end
+  local bytes = size_of(class, entry)
   reply[#reply + 1] = class - 1
   reply[#reply + 1] = bytes <= MESSAGE_LIMIT and entry or {entry[1], beginning(entry[2]), bytes}
 end
@@ -175,5 +192,5 @@ for class = 1, 3 do
   end
 end
 if take > 0 and present > 1 then redis.call('HINCRBY', KEYS[7], turns, 1) end
-if take > 0 and take < #queue then wake(KEYS[6]) end
+if take > 0 and (take < #queue or not looks_on()) then wake(KEYS[6]) end
 return reply
