@@ -56,7 +56,7 @@ check: setup ## ruff and strict types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: setup ## speed of the hop and the queue, cost of idling, latency: prints a table, writes CSV
+bench: setup ## speed of the hop, the queue and the door, cost of idling, latency: prints a table, writes CSV; BENCH="gateway browser"
 	$(RUN) -m deploy.bench $(BENCH)
 
 chaos: setup ## faults while a trace runs, one after the other: CHAOS="kill pause" SCALE=0.2 RUNS=1; table and CSV

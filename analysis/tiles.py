@@ -56,7 +56,11 @@ def _deadlines(found: dict[str, Any]) -> tuple[Tile, ...]:
     answered = found["light"] + found["heavy"]
     upgraded = f"; {found['upgraded']:,} upgraded later" if found["upgraded"] is not None else ""
     return (
-        Tile("On time", most(1 - found["violation"] if found["offered"] else None), f"of all offered, within {_deadline(found)}"),
+        Tile(
+            "On time",
+            most(1 - found["violation"] if found["offered"] else None),
+            f"of all offered, within {_deadline(found)}",
+        ),
         Tile("Latency", f"{found['latency_p50_s']:.2f} s", f"median; p99 {found['latency_p99_s']:.2f} s"),
         Tile("Answered", f"{answered:,}", f"{found['light']:,} light, {found['heavy']:,} heavy"),
         Tile("Light kept", f"{found['kept_light']:,}", f"by the keeper, at the deadline{upgraded}"),

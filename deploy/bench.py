@@ -13,7 +13,6 @@ simulator  seconds for every policy on one trace, and memory for a million promp
 from __future__ import annotations
 
 import argparse
-import csv
 import platform
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_pla
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
 from deploy.runner import Run, deployment
+from deploy.tables import write_csv
 from shared.broker import Broker
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis, server_binaries, version_of
@@ -53,6 +53,7 @@ IDLE_S: Final = 20.0
 STREAM_ROUNDS: Final = 6
 TRIES: Final = 15
 REPEATS: Final = 5
+COLUMNS: Final = ("figure", "value", "unit", "aim", "machine", "command")
 KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "browser", "simulator"]
 
 
@@ -251,7 +252,7 @@ def _queue(prompts: int) -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Print a table and write it as CSV."""
+    """Print a table and write it as CSV; of a file that is there, the rows of what was not measured stay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chosen", nargs="*", metavar="|".join(KINDS), help="default: all")
     parser.add_argument("--prompts", type=int, default=20_000, help="prompts per run of the queue")
@@ -261,19 +262,14 @@ def main() -> int:
     version = ".".join(str(part) for part in version_of(server_binaries()[0]))
     machine = f"{psutil.cpu_count()} cores, Python {platform.python_version()}, Redis {version}"
     table = Table("figure", "value", "unit", "aim", title=f"make bench ({machine})", title_justify="left")
-    rows: list[Figure] = []
     given.out.parent.mkdir(parents=True, exist_ok=True)
     command = f"make bench BENCH={' '.join(given.chosen)!r}" if given.chosen else "make bench"
     for figure in figures(chosen, given.prompts, given.out.parent):
-        rows.append(figure)
         sys.stderr.write(f"{figure.what}: {figure.value:,.2f} {figure.unit}\n")
         table.add_row(figure.what, f"{figure.value:,.2f}", figure.unit, figure.aim)
+        row = [figure.what, round(figure.value, 3), figure.unit, figure.aim, machine, command]
+        write_csv(COLUMNS, [row], given.out)  # at once: what comes later may not go well
     Console().print(table)
-    with given.out.open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["figure", "value", "unit", "aim", "machine", "command"])
-        for figure in rows:
-            writer.writerow([figure.what, round(figure.value, 3), figure.unit, figure.aim, machine, command])
     return 0
 
 

@@ -64,7 +64,8 @@ async def _shared(
     sent = Counter()
     await asyncio.sleep(SETTLE_S)  # the history is read
     async with client_of(settings) as client, asyncio.TaskGroup() as group:
-        following = [group.create_task(_follow(page, sent)) for page in await _opened(client, count)]
+        # Each from the start: a page that does not answer is gone after a few seconds.
+        following = [group.create_task(follow(await open_page(client), sent)) for _ in range(count)]
         await offered(settings, prompt, rate_per_s, SETTLE_S)
         sent.bytes, used, began = 0, _processor_s(process), time.perf_counter()
         taken_s = await offered(settings, prompt, rate_per_s, seconds)
@@ -80,11 +81,7 @@ def _processor_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def _opened(client: aiohttp.ClientSession, count: int) -> list[aiohttp.ClientWebSocketResponse]:
-    return [await _open(client) for _ in range(count)]
-
-
-async def _open(client: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+async def open_page(client: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
     """A page whose socket is greeted."""
     async with client.get("/") as answer:
         found = CLIENT.search(await answer.text())
@@ -105,7 +102,8 @@ async def _open(client: aiohttp.ClientSession) -> aiohttp.ClientWebSocketRespons
     return socket
 
 
-async def _follow(socket: aiohttp.ClientWebSocketResponse, sent: Counter) -> None:
+async def follow(socket: aiohttp.ClientWebSocketResponse, sent: Counter) -> None:
+    """Take what a page is sent, and answer pings."""
     async for message in socket:
         sent.bytes += len(message.data)
         if message.data == "2":
@@ -116,7 +114,8 @@ def remember(broker: Broker) -> None:
     """Leave what ten minutes of drawing leave: a page that shows little costs little."""
     broker.check()
     keys, now = broker.keys, broker.now()
-    with broker.client.pipeline(transaction=False) as pipe:
+    pipe: Any = broker.client.pipeline(transaction=False)
+    with pipe:
         for number in range(PAST_S):
             at = now - PAST_S + number
             plan = Plan("bench", number % 100 / 100, 4, 4, 4, 4, 1.0, 1.0, version=number + 1, demand=30.0)

@@ -145,7 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; beyond this machine it wants --keys")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--keys", type=Path, help="file with API keys (python -m services.ctl key add NAME)")
+    parser.add_argument("--keys", type=Path, help="file with API keys: services.ctl --http-keys FILE key add NAME")
     parser.add_argument("--cascade", default="tiny")
     parser.add_argument("--backend", default="diffusers", choices=["diffusers", "sleeping"])
     parser.add_argument("--policy", default="quality")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import msgpack
 
-from shared.connection import Argument, Reply
+from shared.connection import Argument, CommandRefused, Reply, Unreachable
 from shared.exchange import Cancellation, OpenPrompt, Publication, Receipt, flatten
 from shared.messages import End
 from shared.schema import Stage
@@ -44,7 +45,9 @@ class Admission(Standing):
 
     def _displace(self, priority: int, entry_id: bytes, prompt_id: bytes) -> None:
         place: tuple[str, Stage, int, str] = (prompt_id.decode(errors="replace"), "light", priority, entry_id.decode())
-        self.overtake(*place, "dropped", "displaced", waiting_only=True)
+        # Who offered must hear what the door said, whatever becomes of this: it is dropped at its deadline at the latest.
+        with suppress(CommandRefused, *Unreachable):
+            self.overtake(*place, "dropped", "displaced", waiting_only=True)
 
     def cancel(self, prompt_id: str) -> Cancellation:
         """End an open prompt as `cancelled`, wherever it is; a worker that draws it hears of it, its result is void."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
@@ -16,9 +18,11 @@ from services.gateway.__main__ import config_of
 from services.gateway.app import make_app
 from services.gateway.desk import Desk
 from shared.broker import Broker
+from shared.catalog import load_cascade
 from shared.config import Settings
 
 PATIENCE_S = 30.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,17 @@ def gate(settings: Settings) -> Iterator[Gate]:
 def gate_of(broker: Broker, **given: object) -> Settings:
     """Settings of a gateway over a test's deployment."""
     return broker.settings.model_copy(update={"cascade": "tiny", "deadline_s": 20.0, **given})
+
+
+def patiently(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+
+
+@asynccontextmanager
+async def desk_over(broker: Broker) -> AsyncIterator[Desk]:
+    desk = Desk(gate_of(broker), load_cascade("tiny"))
+    await desk.start()
+    try:
+        yield desk
+    finally:
+        await desk.stop()

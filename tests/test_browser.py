@@ -4,54 +4,35 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from deploy.supervision import ROOT
 from shared.broker import Broker
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis
 from shared.keyring import Keyring, write_keyring
 from shared.observer import Observer
 from shared.schema import STAGES, Stage
+from tests.browsing import PATIENCE_MS, Site, gateway, opened, picture_of
 from tests.conftest import fresh_deployment
 from tests.helpers import a_plan, publish, put_plan
 from tests.painters import UGLY, UNSAFE, Painters, painting
-from tests.processes import LONG_S, Process, service, until
-from tests.servers import free_port
+from tests.processes import LONG_S, service, until
 from traces.generate import generate
 from traces.shapes import Span
 from traces.write import as_csv, write
 
 expect.set_options(timeout=20_000)  # a busy machine
-SCREENS = ROOT / "logs" / "screens"
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_MS = 60_000
 WISH = "a hard red circle"  # the painters send what is hard on to heavy
 LINES_OF = {stage: f".chart svg path[stroke='var(--{stage})']" for stage in STAGES}
 DRAWN = "img => img.complete && img.naturalWidth > 0"
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine: make system")
-
-
-@dataclass
-class Site:
-    """A deployment that draws, the address of its gateway, and the secrets of its keys."""
-
-    broker: Broker
-    settings: Settings
-    url: str
-    gateway: Process
-    secrets: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -68,22 +49,6 @@ def painters(oldest_server: EmbeddedRedis) -> Iterator[Painters]:
 @pytest.fixture(scope="module")
 def drawing(painters: Painters) -> Settings:
     return painters.broker.settings.model_copy(update={"cascade": "tiny", "deadline_s": 120.0})
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def gateway(settings: Settings, log: Path, **given: object) -> Iterator[Site]:
-    port = free_port()
-    own = settings.model_copy(update={"http_port": port, **given})
-    with service(own, "gateway", log=log) as process:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: process.poll() is not None or listens(port), "the gateway answers")
-        assert process.poll() is None, log.read_text()
-        yield Site(Broker(own), own, url, process)
 
 
 @pytest.fixture(scope="module")
@@ -111,30 +76,6 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-@contextmanager
-def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """A page of its own; afterwards its console is clean and it has asked nobody but the gateway."""
-    context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **options})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    wrong: list[str] = []
-    hosts: set[str] = set()
-    page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-    page.on("websocket", lambda socket: hosts.add(urlsplit(socket.url).netloc))
-    page.goto(url)
-    yield page
-    context.close()
-    assert not wrong
-    assert hosts <= {urlsplit(url).netloc, ""}  # "": data of the page's own
-
-
-def picture_of(page: Page, name: str) -> None:
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENS / f"{name}.png", full_page=True)
-
-
 def hung(page: Page, stage: Stage) -> None:
     """Wait until the answer's picture of a stage is there, with pixels."""
     found = page.locator(f".answer .drawn.{stage} img")
@@ -154,7 +95,7 @@ def test_the_page_follows_a_trace_and_leaves_this_machine_alone(browser: Browser
         until(lambda: len(seen | {tiles.inner_text()}) > len(seen), "the tiles change")
         page.wait_for_function(f"[...document.querySelectorAll('#pictures figure.heavy img')].some({DRAWN})")
         expect(page.locator("#letters")).to_contain_text("too ugly")
-        expect(page.locator("#reasons")).to_contain_text("failed: error")
+        expect(page.locator("#reasons")).to_contain_text("failed: drawing went wrong")
         expect(page.locator("#fleet .slots li")).to_have_count(1)
         until(lambda: page.locator(LINES_OF["light"]).count() > 0, "the time lines are drawn")
         picture_of(page, "desktop-light")
@@ -255,9 +196,12 @@ def test_without_a_key_the_page_says_nothing(browser: Browser, keyed: Site) -> N
         enter(page, "sk-wrong")
         expect(page.get_by_text("nobody has this API key")).to_be_visible()
         assert page.locator("#tiles").count() == 0
+        picture_of(page, "desktop-login")
 
 
-def test_a_key_opens_the_page_for_reading_and_a_reload_remembers_it(browser: Browser, keyed: Site) -> None:
+def test_a_key_opens_the_figures_and_a_reload_remembers_it(browser: Browser, keyed: Site, site: Site) -> None:
+    publish(site.broker, "others", prompt=WISH, allowance_s=LONG_S)
+    until(lambda: WISH in httpx.get(site.url).text, "it was drawn, and is in the history")
     with opened(browser, keyed.url) as page:
         enter(page, keyed.secrets["reader"])
         expect(page.locator("#tiles")).to_contain_text("On time")
@@ -265,17 +209,23 @@ def test_a_key_opens_the_page_for_reading_and_a_reload_remembers_it(browser: Bro
         assert page.get_by_role("button", name="Pin", exact=True).count() == 0
         page.reload()
         expect(page.locator("#tiles")).to_contain_text("On time")
+        page.get_by_label("prompt", exact=True).fill("a ring of my own")
+        page.get_by_role("button", name="Draw").click()
+        hung(page, "light")
+        assert WISH not in page.content(), "what others asked for is for the keys of admins"
+        picture_of(page, "desktop-reader")
 
 
 def test_an_admin_pins_and_pauses_and_the_audit_says_who(browser: Browser, keyed: Site) -> None:
     with opened(browser, keyed.url) as page:
         enter(page, keyed.secrets["admin"])
+        expect(page.locator("#pictures")).to_contain_text(WISH)
         page.get_by_label("threshold").fill("0.3")
         page.get_by_label("threshold").press("Tab")
         expect(page.get_by_label("threshold")).to_have_value("0.300")
         page.get_by_role("button", name="Pin", exact=True).click()
         expect(page.locator(".q-notification")).to_contain_text("pin threshold=0.3")
-        expect(page.locator("#orders")).to_contain_text("Pinned: threshold 0.3")
+        expect(page.locator("#orders")).to_contain_text("hreshold pinned at 0.3")
         page.get_by_role("button", name="Pause the planner").click()
         expect(page.locator("#orders")).to_contain_text("paused")
         picture_of(page, "desktop-admin")

@@ -50,7 +50,7 @@ def test_status_counts_what_waits_runs_and_has_ended(broker: Broker) -> None:
     (rate,) = rows(said, "a second")
     assert rate[3] == f"{1 / 60:.2f}"
     assert "3 open" in said
-    assert "of the 1 that ended in the last minute 100.0% were on time" in said
+    assert "of the 1 that ended in the last minute 100 % were on time" in said
     assert "because" in said
     (worker,) = rows(said, "test")
     assert worker[4] == "draws"

@@ -52,6 +52,7 @@ def test_the_tiles_of_a_minute_are_the_ledger_of_its_outcomes() -> None:
 def test_nothing_ended_is_no_figure_and_not_a_good_one() -> None:
     shown = tiles(joined([Bucket(10.0, 1.0)]), None, None)
     assert (shown.on_time, shown.p50_s, shown.heavy_share, shown.quality) == (None, None, None, None)
+    assert tiles(joined([]), None, None).per_s("light") == 0, "a page may be opened before the first look"
 
 
 def test_tallies_joined_are_the_tally_of_all() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Final
 
 from rich.table import Table
 
-from shared.files import write_text
+from deploy import tables
 from shared.ledger import percentile
 
 COLUMNS: Final = (
@@ -114,17 +112,4 @@ def as_table(rows: Iterable[Sequence[str]]) -> Table:
 
 def write_csv(rows: Iterable[Sequence[str]], path: Path) -> None:
     """Write the rows; those of other faults that the file already holds stay, so that a row can be run again alone."""
-    known = {each[0]: list(each) for each in _read(path)}
-    known |= {each[0]: list(each) for each in rows}
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *known.values()])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue())
-
-
-def _read(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        found = list(csv.reader(file))
-    return found[1:] if found and tuple(found[0]) == COLUMNS else []
+    tables.write_csv(COLUMNS, rows, path)

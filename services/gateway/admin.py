@@ -14,23 +14,12 @@ from services.gateway.visitor import Visitor
 from shared import orders
 from shared.connection import CommandRefused, Unreachable
 from shared.errors import SettingsError
-from shared.orders import Order, Orders
+from shared.orders import Order
 
 READ_ONLY: Final = """<p class="muted">Read-only: with the key of an admin the threshold and the worker counts can be
 pinned here, and the planner paused. <code>python -m services.ctl key add NAME --admin</code> makes one, for a gateway
 that is started with <code>--http-keys</code>.</p>"""
-
-
-def standing(given: Orders) -> str:
-    """What people have ordered that binds the planner, in words; empty where nothing does."""
-    parts = ["The planner is paused: the plan in force stays"] if given.paused else []
-    if given.pinned:
-        parts.append(
-            "Pinned: " + ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in given.pinned.items())
-        )
-    if given.drained:
-        parts.append(f"Drained: {', '.join(sorted(given.drained))}")
-    return ". ".join(parts)
+GIVE: Final = '<p class="muted"><a href="/login">Give another key</a></p>'
 
 
 class Steering:
@@ -40,6 +29,8 @@ class Steering:
         self._desk, self._visitor = desk, visitor
         if not visitor.caller().admin:
             ui.html(READ_ONLY, sanitize=False)
+            if visitor.caller().identity:
+                ui.html(GIVE, sanitize=False)
             return
         with ui.element("div").classes("steer"):
             self._threshold = ui.number("threshold", min=0, max=1, step=0.01, format="%.3f").props("outlined dense")

@@ -12,7 +12,7 @@ from shared.catalog import Cascade
 from shared.figures import Figures, figures
 from shared.ledger import Tally, percentile
 from shared.lookout import Reading, place_named, place_of, whole
-from shared.messages import ENDS, End, Outcome
+from shared.messages import ENDS, Outcome
 from shared.passages import escalated, judged
 from shared.plans import Plan
 from shared.schema import STAGES, Stage
@@ -115,9 +115,7 @@ def _stage(stage: Stage, recent: Tally, plan: Plan | None, reading: Reading | No
 def tiles(recent: Bucket, plan: Plan | None, cascade: Cascade | None) -> Figures:
     """The figures of the last seconds."""
     offered, refusals = recent.offered or 0, recent.refusals
-    return figures(
-        recent.tally, recent.seconds, offered=offered, refusals=refusals, plan=plan, cascade=cascade
-    )
+    return figures(recent.tally, recent.seconds, offered=offered, refusals=refusals, plan=plan, cascade=cascade)
 
 
 def fleet(reading: Reading) -> tuple[SlotRow, ...]:

@@ -65,8 +65,7 @@ def _bars(scores: tuple[float, ...], threshold: float | None) -> list[Options]:
     limit = -1.0 if threshold is None else threshold
     colours = (COLOUR["heavy" if (place + 0.5) / BINS < limit else "light"] for place in range(BINS))
     return [
-        {"value": count, "itemStyle": {"color": colour}}
-        for count, colour in zip(counts(scores), colours, strict=True)
+        {"value": count, "itemStyle": {"color": colour}} for count, colour in zip(counts(scores), colours, strict=True)
     ]
 
 

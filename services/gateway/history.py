@@ -49,6 +49,7 @@ class History:
         self._logger = logging.getLogger("cascade")
         self._looked_s: float | None = None
         self._trouble = "nobody has looked yet"
+        self._looks = 0
         self._reading: Reading | None = None
         self._moments: deque[Moment] = deque(maxlen=round(KEPT_S / LOOK_S))
         self._buckets: deque[Bucket] = deque(maxlen=round(TILES_S / LOOK_S))
@@ -70,6 +71,11 @@ class History:
     def step(self) -> float:
         """One look; returns the seconds until the next. Raises what Redis raises, and remembers it as the trouble."""
         return self._rounds.step()
+
+    @property
+    def looks(self) -> int:
+        """How often it was seen how things stand, or that nobody can see it; a snapshot stays until it grows."""
+        return self._looks
 
     def snapshot(self, window_s: float = 600.0) -> Snapshot:
         """What is known now; computed once for each look, however many ask."""
@@ -110,13 +116,17 @@ class History:
             self._marks.extend(news.marks)
             self._letters = (*reversed(news.letters), *self._letters)[: min(news.reading.dead, LETTERS)]
             self._add(bucket, news.reading.plan, news.reading)
-            self._made.clear()
+            self._forget()
 
     def away(self, trouble: str) -> None:
         """Remember why nobody could look; see Listener."""
         with self._lock:
             self._trouble = trouble
-            self._made.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._made.clear()
+        self._looks += 1
 
     def _add(self, bucket: Bucket, plan: Plan | None, reading: Reading | None) -> None:
         self._buckets.append(bucket)

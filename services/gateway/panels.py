@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from services.gateway.plain import templates
 from services.gateway.roster import nodes
 from services.gateway.snapshot import Snapshot
 from shared.figures import Figures
 from shared.lookout import Mark
 from shared.messages import Outcome
-from shared.orders import Deed
+from shared.orders import Deed, Orders
 from shared.plans import restaffed
 from shared.schema import STAGES, Stage
 from shared.summary import metric_figure, percent
 from shared.words import NOTHING, at, most, reason, told
 
-TEMPLATES: Final = Path(__file__).parent / "templates"
 WELL: Final = 0.99  # of the prompts on time: below it the page says that deadlines are missed
 CARDS: Final = 12
 LETTERS: Final = 8
@@ -84,7 +81,7 @@ class Panels:
     def __init__(self, deadline_s: float, link: Link) -> None:
         self._deadline_s = deadline_s
         self._link = link
-        environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+        environment = templates()
         environment.filters["capital"] = lambda text: text[:1].upper() + text[1:]
         environment.filters["clock"] = at
         self._macros: Any = environment.get_template("panels.html").module
@@ -108,9 +105,10 @@ class Panels:
         """The part `pictures`."""
         return {"pictures": str(self._macros.pictures(list(cards(snapshot.latest, self._link))))}
 
-    def orders(self, standing: str, deeds: Sequence[Deed]) -> dict[str, str]:
-        """The parts `orders`, what stands ordered, in words, and `deeds`, who ordered what, the newest first."""
-        return {"orders": str(self._macros.orders(standing)), "deeds": str(self._macros.deeds(deeds[::-1]))}
+    def orders(self, standing: Orders, deeds: Sequence[Deed]) -> dict[str, str]:
+        """The parts `orders`, what stands ordered, and `deeds`, who ordered what, the newest first."""
+        words = ", ".join(standing.words())
+        return {"orders": str(self._macros.orders(words)), "deeds": str(self._macros.deeds(deeds[::-1]))}
 
 
 def verdict(snapshot: Snapshot, deadline_s: float) -> Verdict:
@@ -119,7 +117,9 @@ def verdict(snapshot: Snapshot, deadline_s: float) -> Verdict:
     if snapshot.trouble:
         return Verdict("bad", "Nothing can be seen just now", snapshot.trouble)
     # Not those offered: of the time before its start a gateway knows the ends only.
-    remark = f"{seen.ended:,} prompts ended or were refused in the last {words}; each is promised within {deadline_s:g} s. "
+    remark = (
+        f"{seen.ended:,} prompts ended or were refused in the last {words}; each is promised within {deadline_s:g} s. "
+    )
     remark += f"{snapshot.open:,} open."
     if seen.on_time is None:
         return Verdict("idle", f"Idle: nothing ended in the last {words}", remark)

@@ -148,9 +148,7 @@ def frame(deadline_s: float) -> Options:
         "grid": [{"left": LEFT_PX, "right": RIGHT_PX, "top": _top(place), "height": ROW_PX} for place in places],
         "axisPointer": {"link": [{"xAxisIndex": "all"}], "lineStyle": {"color": MUTED, "type": "solid"}},
         "tooltip": tooltip(**{"trigger": "axis", ":valueFormatter": FIGURES}),
-        "xAxis": [
-            ground_axis("time", labels=place == places[-1], gridIndex=place, splitNumber=5) for place in places
-        ],
+        "xAxis": [ground_axis("time", labels=place == places[-1], gridIndex=place, splitNumber=5) for place in places],
         "yAxis": [figures_axis(whole=row.whole, top=row.top) | {"gridIndex": place} for place, row in enumerate(ROWS)],
         "dataset": {"source": []},
         "series": list(_lines(deadline_s)),
