@@ -45,7 +45,7 @@ class Admission(Standing):
 
     def _displace(self, priority: int, entry_id: bytes, prompt_id: bytes) -> None:
         place: tuple[str, Stage, int, str] = (prompt_id.decode(errors="replace"), "light", priority, entry_id.decode())
-        # Who offered must hear what the door said, whatever becomes of this: it is dropped at its deadline at the latest.
+        # Who offered must hear what the door said, whatever becomes of this: at its deadline it is dropped anyway.
         with suppress(CommandRefused, *Unreachable):
             self.overtake(*place, "dropped", "displaced", waiting_only=True)
 
