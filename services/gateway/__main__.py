@@ -61,7 +61,7 @@ def check_open(settings: Settings) -> None:
     if settings.http_keys is None and not _is_loopback(settings.http_host):
         raise SettingsError(
             f"http_host: {settings.http_host} is open to others, and there are no keys: anybody could draw here. "
-            "Make keys (python -m services.ctl key add NAME) and name their file with --http-keys, or use 127.0.0.1"
+            "Make keys (python -m services.ctl --http-keys FILE key add NAME), name that file here, or use 127.0.0.1"
         )
 
 

@@ -17,8 +17,8 @@ from shared.errors import SettingsError
 from shared.orders import Order
 
 READ_ONLY: Final = """<p class="muted">Read-only: with the key of an admin the threshold and the worker counts can be
-pinned here, and the planner paused. <code>python -m services.ctl key add NAME --admin</code> makes one, for a gateway
-that is started with <code>--http-keys</code>.</p>"""
+pinned here, and the planner paused. <code>python -m services.ctl --http-keys FILE key add NAME --admin</code> makes
+one, for a gateway that is started with <code>--http-keys FILE</code>.</p>"""
 GIVE: Final = '<p class="muted"><a href="/login">Give another key</a></p>'
 
 
