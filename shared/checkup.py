@@ -82,6 +82,7 @@ WRITES: Final[Mapping[str, Sequence[str]]] = {
     "control": ("plan",),
     "agent": (*_PROMPTS, "worker:", "slot:", "node:"),
     "keeper": (*_PROMPTS, *_PICTURES, "worker:", "slot:", "leader:keeper"),
+    "gateway": (*_PROMPTS, "orders"),
     "reader": (),
 }
 READS: Final[Mapping[str, Sequence[str]]] = {
@@ -90,6 +91,7 @@ READS: Final[Mapping[str, Sequence[str]]] = {
     "control": ("stage:light:", "stage:heavy:", "done", "totals", "worker:", "node:", "plan", "leader:control"),
     "agent": ("plan",),
     "keeper": ("plan",),
+    "gateway": (*_PICTURES, "plan", "plans", "worker:", "node:", "slot:", "orders", "audit"),
     "reader": (*_PROMPTS, *_PICTURES, "plan", "plans", "worker:", "node:", "slot:"),
 }
 

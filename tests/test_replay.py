@@ -94,7 +94,7 @@ def test_a_live_replay_answers_every_prompt_and_its_folder_is_whole(
     (folder / "processes" / "old.jsonl").write_text("of an earlier run\n")
     command = ["--trace", STEPS, "--rate", "3", "--seconds", "8", "--gpus", "2", "--out", str(folder)]
     assert replay.main(command) == 0
-    assert names(folder) == TABLES | {"report.html", "trace.csv", "processes"}
+    assert names(folder) == TABLES | {"failures.csv", "report.html", "trace.csv", "processes"}
     assert "old.jsonl" not in names(folder / "processes")
     recording, summary = load(folder), json.loads((folder / "summary.json").read_text())
     offered = offer(STEPS, rate=3, seconds=8)
@@ -158,7 +158,7 @@ def test_an_experiment_leaves_a_folder_a_policy_and_one_that_compares_them(
         rows = {row["policy"]: row for row in csv.DictReader(lines)}
     for policy in policies:
         folder = tmp_path / f"{together.name}-{policy}"
-        assert names(folder) == TABLES | {"report.html"}
+        assert names(folder) == TABLES | {"failures.csv", "report.html"}
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["policy"] == policy
         assert float(rows[policy]["violation"]) == pytest.approx(summary["violation"], abs=1e-6)

@@ -142,5 +142,5 @@ def _grown(fault: Fault, arena: Arena) -> Iterator[str]:
             yield f"{words} grew from {before:.0f} to {after:.0f}"
 
 
-def _process_mib(pid: int, size: Size) -> float:
+def _process_mib(pid: str, size: Size) -> float:
     return size.processes_mib.get(pid, 0.0)

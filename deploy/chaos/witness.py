@@ -22,11 +22,11 @@ MIB: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the deployment is: MiB of Redis' data and of each process by its id, consumers, lasting keys."""
+    """How large the deployment is: MiB of Redis' data and of each other process, consumers, lasting keys."""
 
     at_s: float
     redis_mib: float
-    processes_mib: dict[int, float]
+    processes_mib: dict[str, float]
     consumers: int
     keys: int
 
@@ -95,11 +95,14 @@ def lasting_keys(broker: Broker) -> int:
     return max(0, lives.count(-1) - int(client.zcard(broker.keys.due)))
 
 
-def _processes_mib() -> dict[int, float]:
-    found: dict[int, float] = {}
+def _processes_mib() -> dict[str, float]:
+    """By id and what it runs. Of Redis, its data count: the rest of its memory is the allocator's to keep."""
+    found: dict[str, float] = {}
     for process in psutil.Process().children(recursive=True):
         try:
-            found[process.pid] = process.memory_info().rss / MIB
+            if process.name() != "redis-server":
+                words = [word for word in process.cmdline() if word.startswith("services.")]
+                found[f"{process.pid} {' '.join(words) or process.name()}"] = process.memory_info().rss / MIB
         except psutil.Error:  # it has just ended
             continue
     return found
