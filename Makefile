@@ -63,7 +63,7 @@ chaos: setup ## faults while a trace runs, one after the other: CHAOS="kill paus
 	$(RUN) -m deploy.chaos $(CHAOS) --scale $(SCALE) --runs $(RUNS) $(if $(SLOTS),--slots $(SLOTS)) --out analysis/results/chaos.csv
 
 soak: setup ## an hour at 70 % load with a fault a minute: nothing grows
-	$(RUN) -m deploy.chaos soak --scale $(SCALE) --out analysis/results/chaos.csv
+	$(RUN) -m deploy.chaos soak --scale $(SCALE) $(if $(SLOTS),--slots $(SLOTS)) --out analysis/results/chaos.csv
 
 train-tiny: setup ## train the embedded cascade from a seed (an hour or two on two cores; resumes)
 	$(RUN) -m models.train_tiny
