@@ -26,7 +26,7 @@ from shared.log import configure
 from shared.observer import Observer, knows_its_place
 from shared.plans import Plan, Slot
 from shared.process import Stop, guarded, patiently, until_done
-from shared.schema import STAGES, Stage, node_of
+from shared.schema import STAGES, Stage
 
 PERIOD_S: Final = 1.0
 DEATH_LOOK_S: Final = 0.5  # at most, between two looks whether the known workers' processes live
@@ -153,7 +153,7 @@ class Agent:
 
     def _meet(self) -> None:
         """Get to know the workers of this node that are new, and forget those that the groups have forgotten."""
-        names = {name for name in self._observer.worker_names() if node_of(name) == self._settings.node}
+        names = set(self._observer.worker_names(self._settings.node))
         for gone in self._known.keys() - names:
             self._deaths.forget(self._known.pop(gone)["process"])
         for about in self._observer.about(names - self._known.keys()):

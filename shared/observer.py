@@ -82,8 +82,8 @@ class Observer:
         """What those of these workers that live say of themselves."""
         return self._hashes(self.keys.worker(name) for name in names)
 
-    def worker_names(self) -> list[str]:
-        """The workers that a group knows, those that died not long ago among them."""
+    def worker_names(self, node: str = "") -> list[str]:
+        """The workers that a group knows, those that died not long ago among them; `node`: those of one node only."""
         names: list[str] = []
         for stage in STAGES:
             try:
@@ -91,7 +91,7 @@ class Observer:
             except CommandRefused:  # the group is gone; whoever claims next makes it again
                 continue
             names += [row["name"].decode(errors="replace") for row in rows]
-        return [name for name in names if name not in (RETURNED, SUSPECT)]
+        return [name for name in names if name not in (RETURNED, SUSPECT) and (not node or node_of(name) == node)]
 
     def ceilings(self, models: Mapping[Stage, str], gpus: Iterable[str]) -> dict[Stage, dict[str, int]]:
         """The most prompts of a batch by stage and GPU type, where a larger one did not fit the memory."""
@@ -111,8 +111,7 @@ class Observer:
                 pipe.xinfo_consumers(stream, GROUP)
         replies = [rows for rows in pipe.execute(raise_on_error=False) if not isinstance(rows, CommandRefused)]
         held = sum(row["pending"] for rows in replies for row in rows if node_of(row["name"].decode()) == node)
-        here = self.about(name for name in self.worker_names() if node_of(name) == node)
-        slots = {int(worker["slot"]) for worker in here if worker.get("slot", "").isdigit()}
+        slots = {int(worker["slot"]) for worker in self.about(self.worker_names(node)) if knows_its_place(worker)}
         tokens = self._client.mget([self.keys.slot(node, slot) for slot in sorted(slots)]) if slots else ()
         return held, sum(token is not None for token in tokens)
 
