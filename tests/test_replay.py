@@ -111,8 +111,10 @@ def test_live_and_simulated_runs_agree_on_the_path_of_each_prompt(
     monkeypatch.setattr(replay, "end_on_sigterm", lambda: None)  # of the test's own process
     pinned = tmp_path / "pinned.toml"
     pinned.write_text("light_workers=1\nheavy_workers=3\nlight_batch=4\nheavy_batch=4\nthreshold=0.15\n")
-    # Four prompts/s, of which a third to a half goes heavy, and 3.3 heavy ones could be drawn: nobody lacks time.
+    # Two prompts/s, of which two in three go heavy, and 1.7 heavy ones can be drawn even one by one. With three times
+    # the cascade's deadline nobody lacks time, though this machine may stall for seconds.
     command = ["--trace", STEPS, "--rate", "2", "--seconds", "15", "--gpus", "4", "--pinned", str(pinned)]
+    command += ["--deadline-s", "15"]
     folder = tmp_path / "run"
     assert replay.main([*command, "--policy", "pinned", "--out", str(folder)]) == 0
     side = beside(folder)
