@@ -83,7 +83,9 @@ def _punctual(fault: Fault, arena: Arena, played: Played) -> Iterator[str]:
 def _fenced(arena: Arena, outcomes: Sequence[Outcome]) -> Iterator[str]:
     """A fenced-out worker settles nothing more, and what it held is drawn by another worker of its stage.
 
-    But not where the deadline leaves no time for that: then a kept light picture is the answer.
+    But not where the deadline leaves no time for that: then a kept light picture is the answer, and one that has
+    none may be dropped, which counts as a violation. Of 5 s, a lease of 2 s, a new plan and the heavy batch that the
+    next light worker has yet to finish leave none.
     """
     deadline_s = arena.running.settings.deadline_s
     roomy = deadline_s is not None and deadline_s >= ROOMY * arena.running.settings.lease_s
@@ -94,7 +96,7 @@ def _fenced(arena: Arena, outcomes: Sequence[Outcome]) -> Iterator[str]:
             continue
         if any(visit.worker == holder for visit in outcome.visits):
             yield f"{outcome.id} was settled by {holder}, which had been fenced out"
-        elif not roomy and (outcome.end, outcome.why) == ("light", "deadline"):
+        elif not roomy and outcome.why == "deadline":
             continue
         elif not any(visit.stage == holder.split("-")[-2] for visit in outcome.visits):
             yield f"{outcome.id} was not drawn elsewhere: {outcome.end} ({outcome.why})"
