@@ -20,17 +20,18 @@ from torch import Tensor
 from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.discriminator import Discriminator
 from models.encoding import encode
-from models.libraries import WEIGHTS_WRONG, pipeline_from
+from models.libraries import WEIGHTS_WRONG, pipeline_of
 from models.safety import SafetyChecker
-from shared.catalog import TABLES, Cascade, Model
+from shared.catalog import Cascade
 from shared.errors import ModelError
 from shared.messages import Job
+from shared.model import Model
 from shared.schema import Stage
 from shared.sizes import asked_size, measures
 
 # A diffusers pipeline: prompts, generators and settings in, (pictures, ...) out.
 Pipeline = Callable[..., Any]
-Scorer = Callable[[Tensor], list[float]]
+Scorer = Callable[[Tensor, Sequence[str]], list[float]]  # pictures and their prompts in, P(real) out
 Checker = Callable[[Tensor], list[bool]]
 
 STEP_ENDED: Final = "callback_on_step_end"
@@ -83,7 +84,7 @@ class DiffusionBackend:
         try:
             # The score is of the picture that is given, in its 256 levels.
             pictures = (self._pictures(jobs, size, abandoned) * 255).round() / 255
-            scores: Sequence[float | None] = self._scorer(pictures) if self._scorer else [None] * len(jobs)
+            scores: Sequence[float | None] = self._scored(pictures, jobs)
             flags = self._checker(pictures) if self._checker else [False] * len(jobs)
         except (torch.OutOfMemoryError, MemoryError) as wrong:
             torch.cuda.empty_cache()  # what the failed batch left in pieces, the smaller one needs whole
@@ -93,6 +94,9 @@ class DiffusionBackend:
             Picture(b"" if flagged else encode(one, job, self._model.name), score, flagged)
             for one, job, score, flagged in zip(pixels, jobs, scores, flags, strict=True)
         ]
+
+    def _scored(self, pictures: Tensor, jobs: Sequence[Job]) -> Sequence[float | None]:
+        return self._scorer(pictures, [job.prompt for job in jobs]) if self._scorer else [None] * len(jobs)
 
     @torch.inference_mode()
     def _pictures(self, jobs: Sequence[Job], size: str, abandoned: Abandoned) -> Tensor:
@@ -128,19 +132,16 @@ class DiffusionBackend:
         return pictures
 
 
-def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, tables: Path = TABLES) -> DiffusionBackend:
-    """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError.
-
-    Folders in the catalogue are relative to `tables`.
-    """
+def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None) -> DiffusionBackend:
+    """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError."""
     device = choose_device(gpu)
     if device.type == "cpu":
         # Two threads in one process spin under contention; two workers of one thread each draw more.
         torch.set_num_threads(1)
     model = cascade.models[stage]
-    pipeline = load_pipeline(model, device, tables)
-    scorer = Discriminator(tables / cascade.discriminator, device).score if stage == "light" else None
-    checker = SafetyChecker(cascade.safety_checker, tables, device).flags if cascade.safety_checker else None
+    pipeline = load_pipeline(model, device)
+    scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
+    checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
     return DiffusionBackend(model, stage, pipeline, scorer, checker)
 
 
@@ -153,23 +154,31 @@ def choose_device(gpu: str | None) -> torch.device:
     return torch.device("cuda")
 
 
-def load_pipeline(model: Model, device: torch.device, tables: Path = TABLES) -> Pipeline:
-    """The model's pipeline from its folder under `tables`, or from the hub's cache; raises ModelError."""
-    folder = tables / model.source
-    source = str(folder) if folder.is_dir() else model.source
+def load_pipeline(model: Model, device: torch.device) -> Pipeline:
+    """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError."""
+    folder = next((folder for folder in model.folders if folder.is_dir()), None)
     try:
-        pipeline = pipeline_from(source, torch.float16 if device.type == "cuda" else torch.float32)
+        pipeline = pipeline_of(model, str(folder or model.source), dtype_on(device, model))
     except WEIGHTS_WRONG as wrong:
         raise ModelError(_advice(model, folder, wrong)) from wrong
     loaded: Pipeline = pipeline.to(device)
     return loaded
 
 
-def _advice(model: Model, folder: Path, wrong: BaseException) -> str:
+def dtype_on(device: torch.device, model: Model) -> torch.dtype:
+    """The row's number type on a GPU; single precision on a processor, where half is no faster."""
+    dtype: torch.dtype = getattr(torch, model.dtype) if device.type == "cuda" else torch.float32
+    return dtype
+
+
+def _advice(model: Model, folder: Path | None, wrong: BaseException) -> str:
     reason = str(wrong).strip().split("\n")[0]
-    if folder.is_dir():
-        return f"cannot load {model.name} from {folder}: {reason}; restore the folder or train it again"
+    if folder is not None:
+        return f"cannot load {model.name} from {folder}: {reason}; restore the folder or fetch it again"
+    at = f" at revision {model.revision}" if model.revision else ""
+    places = " and no ".join(str(each) for each in model.folders)
     return (
-        f"no weights for {model.name}: there is no folder {folder}, and the hub's cache has no {model.source!r}; "
-        f"fetch it once with `hf download {model.source}` (the tiny models: python -m models.train_tiny)"
+        f"no weights for {model.name}: there is no folder {places}, and the hub's cache has no {model.source!r}{at}; "
+        f"fetch it once with `python -m models.fetch --model {model.name}` (the tiny models: python -m "
+        "models.train_tiny)"
     )

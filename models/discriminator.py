@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,11 +38,11 @@ class Discriminator:
         self._side = int(network.config.image_size)
 
     @torch.inference_mode()
-    def score(self, pictures: Tensor) -> list[float]:
+    def score(self, pictures: Tensor, prompts: Sequence[str]) -> list[float]:  # noqa: ARG002 (it sees no prompt)
         """P(real) of each picture.
 
-        `pictures`: (n, 3, height, width) in [0, 1], shrunk to the size that the network was trained on.
-        Raises ModelError where a score is not finite.
+        `pictures`: (n, 3, height, width) in [0, 1], shrunk to the size that the network was trained on;
+        `prompts`: what each was to show. Raises ModelError where a score is not finite.
         """
         pictures = pictures.float()
         if pictures.shape[-2:] != (self._side, self._side):

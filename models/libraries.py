@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from shared.model import WEIGHTS, Model, Part
 
 # Read when huggingface_hub is first imported: a worker must not wait for a hub that it cannot reach.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,7 +20,9 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 # What the loaders raise over a folder that is no model: missing or cut files, wrong JSON, wrong shapes.
 WEIGHTS_WRONG: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -35,19 +40,83 @@ _HARMLESS: Final = (
 )
 
 
-def pipeline_from(source: str, dtype: torch.dtype) -> Any:
-    """A diffusers pipeline from a folder or the hub's cache; raises one of WEIGHTS_WRONG."""
+def pipeline_from(folder: Path, dtype: torch.dtype) -> Any:
+    """The diffusers pipeline in a folder that says all about itself; raises one of WEIGHTS_WRONG."""
+    return _loaded("", str(folder), dtype)
+
+
+def pipeline_of(model: Model, source: str, dtype: torch.dtype) -> Any:
+    """The pipeline that a row of the catalogue describes, from a folder or the hub's cache.
+
+    Parts that come from elsewhere take their places, and the row's scheduler its. Raises one of WEIGHTS_WRONG.
+    """
+    whole = {} if Path(source).is_dir() else {"revision": model.revision or None}
+    if model.variant:
+        whole["variant"] = model.variant
+    made = {name: _part(model, source, name, part, dtype, whole) for name, part in model.parts.items()}
+    pipeline = _loaded(model.pipeline, source, dtype, **whole, **dict.fromkeys(model.without), **made)
+    if model.scheduler or model.scheduler_settings:
+        kind = getattr(diffusers, model.scheduler, None) if model.scheduler else type(pipeline.scheduler)
+        if kind is None:
+            raise ValueError(f"scheduler: diffusers has no {model.scheduler}")
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **model.scheduler_settings)
+    return pipeline
+
+
+def _loaded(kind: str, source: str, dtype: torch.dtype, **more: Any) -> Any:
     _quieten()
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        source,
-        local_files_only=True,
-        use_safetensors=True,
-        safety_checker=None,
-        requires_safety_checker=False,
-        dtype=dtype,
+    pipeline = _pipeline_class(kind).from_pretrained(
+        source, local_files_only=True, use_safetensors=True, dtype=dtype, **_UNCHECKED.get(kind, {}), **more
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+# What must be said to a pipeline that would check its pictures itself; the project's own checker is a field of the
+# cascade. Others do not know these words.
+_UNCHECKED: Final = {
+    "": {"safety_checker": None, "requires_safety_checker": False},
+    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
+}
+
+
+def _pipeline_class(name: str) -> Any:
+    found = getattr(diffusers, name or "DiffusionPipeline", None)
+    if found is None or not issubclass(found, diffusers.DiffusionPipeline):
+        raise ValueError(f"pipeline: diffusers has no {name}")
+    return found
+
+
+def _part(model: Model, source: str, name: str, part: Part, dtype: torch.dtype, whole: Mapping[str, Any]) -> Any:
+    """A part whose weights are another file's: its architecture from the whole, its weights from the file."""
+    kind = _classes_of(source, whole).get(name)
+    if kind is None:
+        raise ValueError(f"parts: {model.name} has no part {name!r}")
+    config = kind.load_config(source, subfolder=name, local_files_only=True, **_revision(whole))
+    with torch.device("meta"):
+        network = kind.from_config(config)
+    weights = load_file(part_file(model, name, part))
+    network.load_state_dict(weights, strict=True, assign=True)
+    return network.to(dtype)
+
+
+def part_file(model: Model, name: str, part: Part) -> Path:
+    """Where the file of a part lies: fetched beside the catalogue, or in the hub's cache; raises OSError."""
+    fetched = model.home / WEIGHTS / f"{model.name}-{name}" / part.file
+    if fetched.is_file():
+        return fetched
+    return Path(hf_hub_download(part.source, part.file, revision=part.revision or None, local_files_only=True))
+
+
+def _classes_of(source: str, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The diffusers classes of a pipeline's parts, as its model_index.json names them."""
+    index = diffusers.DiffusionPipeline.load_config(source, local_files_only=True, **_revision(whole))
+    named = {name: value[1] for name, value in index.items() if isinstance(value, (list, tuple)) and len(value) == 2}
+    return {name: getattr(diffusers, kind) for name, kind in named.items() if kind and hasattr(diffusers, kind)}
+
+
+def _revision(whole: Mapping[str, Any]) -> dict[str, Any]:
+    return {"revision": whole["revision"]} if "revision" in whole else {}
 
 
 def classifier_from(folder: Path) -> Any:

@@ -18,7 +18,8 @@ from planner.drafting import as_seen, no_plan
 from planner.fleet import WAIT_SHARE
 from planner.milp import TOLERANCE, Case, Solution, case_of, loss_points
 from planner.solvers import make_solver
-from shared.catalog import Cascade, Curve
+from shared.catalog import Cascade
+from shared.measured import Curve
 from shared.plans import Plan, Slot, View, restaffed
 from shared.schema import STAGES, Stage
 

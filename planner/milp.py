@@ -22,7 +22,8 @@ from itertools import pairwise
 from typing import Final
 
 from planner.fleet import WAIT_SHARE, Choice, Pool, Staff, choices_of, pools_of, staff_of, worthwhile
-from shared.catalog import Cascade, Curve
+from shared.catalog import Cascade
+from shared.measured import Curve
 from shared.plans import Plan, Slot
 from shared.schema import Stage
 

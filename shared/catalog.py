@@ -1,114 +1,38 @@
-"""Reads the tables under `models/`: models, cascades, profiles, quality curves, recorded scores.
+"""Reads the catalogue, `models/catalog.toml`, and what is known of its cascades.
 
-A model or a cascade is a row in a table and no code. Published and measured figures look the same;
-their `source` column tells them apart.
+A model or a cascade is a row in a table and no code. The file that the variable CASCADE_CATALOG names adds rows of
+one's own, with `profiles/` and `quality/` beside it; of two rows with one name its own is meant.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from shared.blocklist import read_blocked
 from shared.errors import SettingsError
+from shared.measured import Curve, Profile, read_curves, read_profiles
+from shared.model import TABLES, Model
 from shared.schema import STAGES, Stage
 from shared.scores import recorded_scores, scores_file
-from shared.sizes import allowed_sizes
-from shared.tables import rows
 
-TABLES: Final = Path(__file__).resolve().parent.parent / "models"
+OWN_CATALOG: Final = "CASCADE_CATALOG"  # a file of the user's: its rows stand before those of the project
 
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A row of [models]: a diffusion pipeline and how it is called. `sizes`: what may be asked for."""
-
-    name: str
-    source: str
-    steps: int
-    guidance: float
-    size: int
-    memory_gib: float
-    licence: str = ""
-    sizes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", allowed_sizes(self.sizes, self.size))
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Seconds per batch of one model on one GPU type, by batch size, ascending."""
-
-    model: str
-    gpu: str
-    p50_s: Mapping[int, float]
-    p95_s: Mapping[int, float]
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """The batch sizes that were measured."""
-        return tuple(self.p50_s)
-
-    def service_s(self, batch: int) -> float:
-        """Seconds for a batch, interpolated linearly between measured sizes, prolonged beyond them."""
-        return interpolate(tuple(self.p50_s.items()), batch)
-
-    def slow_s(self, batch: int) -> float:
-        """The 95th percentile of the seconds for a batch, likewise."""
-        return interpolate(tuple(self.p95_s.items()), batch)
-
-    def up_to(self, ceiling: int) -> Profile:
-        """The same profile without the batches that do not fit the GPU's memory; batch 1 stays."""
-        small = [batch for batch in self.p50_s if batch <= max(1, ceiling)]
-        return replace(
-            self,
-            p50_s={batch: self.p50_s[batch] for batch in small},
-            p95_s={batch: self.p95_s[batch] for batch in small},
-        )
-
-    def scaled(self, pace: float) -> Profile:
-        """The same profile on a machine that takes `pace` times as long."""
-        return replace(
-            self,
-            p50_s={batch: seconds * pace for batch, seconds in self.p50_s.items()},
-            p95_s={batch: seconds * pace for batch, seconds in self.p95_s.items()},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Quality against the heavy share, for one way of choosing which prompts go heavy.
-
-    `lower_is_better` holds for the Frechet distance. `assumed`: no one measured it.
-    """
-
-    selector: str
-    metric: str
-    points: tuple[tuple[float, float], ...]
-    source: str = ""
-    assumed: bool = False
-
-    def at(self, share: float) -> float:
-        """Quality at a heavy share in [0, 1], by linear interpolation, without a fit."""
-        return interpolate(self.points, min(1.0, max(0.0, share)))
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether smaller values are better."""
-        return self.metric == "fid"
+__all__ = ["TABLES", "Cascade", "load_cascade", "load_model", "unmeasured"]
 
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
     """A light and a heavy model, the deadline they promise, and what is known of both.
 
-    `blocked`: phrases that no prompt may hold. `safety_checker`: hub id or folder of what looks at the pictures.
+    `discriminator`: folder below `home`, the catalogue's, of what scores light pictures. `blocked`: phrases that no
+    prompt may hold. `safety_checker`: hub id, or folder below `home`, of what looks at the pictures.
     """
 
     name: str
@@ -124,6 +48,7 @@ class Cascade:
     scores_from: str = ""
     blocked: tuple[str, ...] = ()
     safety_checker: str = ""
+    home: Path = TABLES
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -187,13 +112,58 @@ class Cascade:
         )
 
 
-def interpolate(points: tuple[tuple[float, float], ...], x: float) -> float:
-    """Piecewise linear through ascending points; prolonged with the last slope to either side."""
-    if len(points) == 1:
-        return points[0][1]
-    place = min(max(bisect_left(points, (x,)), 1), len(points) - 1)
-    (x0, y0), (x1, y1) = points[place - 1], points[place]
-    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A catalogue's file and its rows as they were read."""
+
+    path: Path
+    models: Mapping[str, dict[str, Any]]
+    cascades: Mapping[str, dict[str, Any]]
+
+    @property
+    def home(self) -> Path:
+        """The folder that relative paths of its rows start from; profiles and curves of its rows lie below it."""
+        return self.path.parent
+
+
+def catalogs(tables: Path = TABLES) -> list[Catalog]:
+    """The catalogues in the order in which a name is looked up: the user's own, if there is one, then `tables`'.
+
+    Raises SettingsError.
+    """
+    own = os.environ.get(OWN_CATALOG, "")
+    return [read_catalog(path) for path in ([Path(own).resolve()] if own else []) + [tables / "catalog.toml"]]
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Read a file's tables [models] and [cascades]; raises SettingsError."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as wrong:
+        raise SettingsError(f"{path}: {wrong}") from None
+    found = {kind: raw.get(kind, {}) for kind in ("models", "cascades")}
+    if unknown := raw.keys() - found.keys():
+        raise SettingsError(f"{path}: [{min(unknown)}] is no table of a catalogue; there are [models] and [cascades]")
+    for kind, rows_ in found.items():
+        if not isinstance(rows_, dict) or not all(isinstance(row, dict) for row in rows_.values()):
+            raise SettingsError(f"{path}: [{kind}] must hold one table a row")
+    return Catalog(path, **found)
+
+
+def load_model(name: str, tables: Path = TABLES) -> Model:
+    """The model of that name; raises SettingsError, which names the file, the row and the field."""
+    known = catalogs(tables)
+    for catalog in known:
+        if name in catalog.models:
+            try:
+                return Model(name=name, home=catalog.home, **catalog.models[name])
+            except ValidationError as wrong:
+                first = wrong.errors()[0]
+                field_name = ".".join(str(part) for part in first["loc"]) or "sizes"
+                raise SettingsError(f"{catalog.path}: model {name!r}: {field_name}: {first['msg']}") from None
+            except (TypeError, ValueError) as wrong:
+                raise SettingsError(f"{catalog.path}: model {name!r}: {wrong}") from None
+    raise SettingsError(_unknown("model", name, known, [each.models for each in known]))
 
 
 def unmeasured(name: str, tables: Path = TABLES) -> Cascade:
@@ -201,40 +171,57 @@ def unmeasured(name: str, tables: Path = TABLES) -> Cascade:
 
     Raises SettingsError.
     """
-    path = tables / "catalog.toml"
+    known = catalogs(tables)
+    for catalog in known:
+        if name in catalog.cascades:
+            return _cascade(name, catalog, tables)
+    raise SettingsError(_unknown("cascade", name, known, [each.cascades for each in known]))
+
+
+def _unknown(kind: str, name: str, known: list[Catalog], rows_: list[Mapping[str, Any]]) -> str:
+    has = ", ".join(dict.fromkeys(each for names in rows_ for each in names))
+    return f"no {kind} {name!r} in {' or '.join(str(each.path) for each in known)}; there is {has or 'none'}"
+
+
+def _cascade(name: str, catalog: Catalog, tables: Path) -> Cascade:
+    row = catalog.cascades[name]
     try:
-        catalog = tomllib.loads(path.read_text())
-        if name not in catalog["cascades"]:
-            raise SettingsError(f"no cascade {name!r} in {path}; it has {', '.join(catalog['cascades'])}")
-        row: dict[str, Any] = catalog["cascades"][name]
         return Cascade(
             name=name,
-            models={stage: Model(name=row[stage], **catalog["models"][row[stage]]) for stage in STAGES},
-            deadline_s=float(row["deadline_s"]),
+            models={stage: load_model(row[stage], tables) for stage in STAGES},
+            deadline_s=_positive(row["deadline_s"], "deadline_s"),
             gpu=row["gpu"],
             metric=row["metric"],
             discriminator=row["discriminator"],
             discriminator_s=float(row["discriminator_s"]),
             profiles={},
-            blocked=read_blocked(row.get("blocked", []), tables),
+            blocked=read_blocked(row.get("blocked", []), catalog.home),
             safety_checker=str(row.get("safety_checker", "")),
+            home=catalog.home,
         )
-    except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as wrong:
-        raise SettingsError(f"{path}: {wrong}") from None
     except KeyError as missing:
-        raise SettingsError(f"{path}: cascade {name!r}: no {missing}") from None
+        raise SettingsError(f"{catalog.path}: cascade {name!r}: no {missing}") from None
+    except (TypeError, ValueError) as wrong:
+        raise SettingsError(f"{catalog.path}: cascade {name!r}: {wrong}") from None
+
+
+def _positive(value: Any, field_name: str) -> float:
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{field_name} must be positive, not {value}")
+    return number
 
 
 def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
     """The cascade of that name with everything known about it; raises SettingsError."""
     cascade = unmeasured(name, tables)
-    files = {stage: tables / "profiles" / f"{model.name}.csv" for stage, model in cascade.models.items()}
+    files = {stage: model.home / "profiles" / f"{model.name}.csv" for stage, model in cascade.models.items()}
     known = replace(
         cascade,
         profiles={stage: read_profiles(path) for stage, path in files.items()},
-        curves=read_curves(tables / "quality" / f"{name}.csv"),
-        scores=recorded_scores(name, tables),
-        scores_from=_name(scores_file(name, tables)),
+        curves=read_curves(cascade.home / "quality" / f"{name}.csv"),
+        scores=recorded_scores(name, cascade.home),
+        scores_from=_name(scores_file(name, cascade.home)),
     )
     for stage in STAGES:
         known.profile(stage)  # raises, now and not at the first plan
@@ -243,45 +230,3 @@ def load_cascade(name: str, tables: Path = TABLES) -> Cascade:
 
 def _name(path: Path | None) -> str:
     return path.name if path else "none recorded"
-
-
-def read_profiles(path: Path) -> dict[str, Profile]:
-    """`model,gpu,batch,p50_s,p95_s,...` -> GPU type -> profile; raises SettingsError with file and line."""
-    p50: dict[str, dict[int, float]] = {}
-    p95: dict[str, dict[int, float]] = {}
-    for row in rows(path):
-        gpu, batch, seconds = row.text("gpu"), row.count("batch"), row.number("p50_s")
-        if seconds <= 0:
-            raise row.wrong(f"p50_s must be positive, not {seconds:g}")
-        known = p50.setdefault(gpu, {})
-        if not known and batch != 1:
-            raise row.wrong(f"batch 1 of GPU {gpu!r} is missing: a prompt may have to be drawn alone")
-        if known and batch <= max(known):
-            raise row.wrong(f"batch {batch} comes after {max(known)}")
-        known[batch] = seconds
-        p95.setdefault(gpu, {})[batch] = row.number("p95_s", seconds)
-        if p95[gpu][batch] < seconds:
-            raise row.wrong(f"p95_s must be at least p50_s, not {p95[gpu][batch]:g}")
-    return {gpu: Profile(path.stem, gpu, p50[gpu], p95[gpu]) for gpu in p50}
-
-
-def read_curves(path: Path) -> dict[tuple[str, str], Curve]:
-    """`selector,heavy_share,<metric>...,source` -> (selector, metric) -> curve; raises SettingsError."""
-    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    sources: dict[tuple[str, str], str] = {}
-    for row in rows(path):
-        share = row.number("heavy_share")
-        if not 0 <= share <= 1:
-            raise row.wrong(f"heavy_share must lie between 0 and 1, not {share:g}")
-        for metric in ("fid", "accuracy"):
-            if not row.get(metric):
-                continue
-            key = (row.text("selector"), metric)
-            points.setdefault(key, []).append((share, row.number(metric)))
-            sources[key] = row.get("source") or ""
-            if any(after[0] <= before[0] for before, after in pairwise(points[key])):
-                raise row.wrong(f"heavy_share {share:g} comes after {points[key][-2][0]:g}")
-    for (selector, metric), found in points.items():
-        if (found[0][0], found[-1][0]) != (0.0, 1.0):
-            raise SettingsError(f"{path}: {metric} of selector {selector!r} must reach from heavy_share 0 to 1")
-    return {key: Curve(*key, tuple(points[key]), sources[key]) for key in points}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from shared.catalog import Curve
+from shared.measured import Curve
 from shared.messages import ENDS, Outcome
 from shared.schema import Stage
 

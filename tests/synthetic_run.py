@@ -7,8 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from shared.catalog import Cascade, Curve, Model, Profile
+from shared.catalog import Cascade
+from shared.measured import Curve, Profile
 from shared.messages import End, Outcome, Visit
+from shared.model import Model
 from shared.plans import Plan
 from shared.recording import Recording, Tick
 

@@ -26,9 +26,11 @@ from models.discriminator import Discriminator
 from models.libraries import classifier_from
 from models.sleeping import SleepingBackend
 from shared.cascade import recorded_score
-from shared.catalog import TABLES, Cascade, Model, Profile, unmeasured
+from shared.catalog import TABLES, Cascade, unmeasured
 from shared.errors import ModelError, SettingsError
+from shared.measured import Profile
 from shared.messages import Job
+from shared.model import Model
 from shared.schema import Stage
 
 CAPTIONS = ("big red circle on white", "two small blue rings on black", "big green triangle right on grey")
@@ -130,9 +132,11 @@ def test_warming_up_draws_once_at_each_batch_size() -> None:
 
     DiffusionBackend(MODEL, "heavy", pipeline).warm_up([1, 4])
     assert sizes == [1, 4]
-    DiffusionBackend(MODEL, "light", pipeline, lambda pictures: [0.5] * len(pictures)).warm_up([1])
+    DiffusionBackend(MODEL, "light", pipeline, lambda pictures, _prompts: [0.5] * len(pictures)).warm_up([1])
     with pytest.raises(ModelError, match="gives no score"):
-        DiffusionBackend(MODEL, "light", pipeline, lambda pictures: [float("nan")] * len(pictures)).warm_up([1])
+        DiffusionBackend(MODEL, "light", pipeline, lambda pictures, _prompts: [float("nan")] * len(pictures)).warm_up(
+            [1]
+        )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +157,7 @@ def test_what_is_no_picture_is_an_error(answer: torch.Tensor | Exception, error:
 def test_a_score_that_is_not_finite_is_an_error(tiny: Cascade) -> None:
     judge = Discriminator(TABLES / tiny.discriminator, torch.device("cpu"))
     with pytest.raises(ModelError, match="not finite"):
-        judge.score(torch.full((1, 3, 64, 64), float("nan")))
+        judge.score(torch.full((1, 3, 64, 64), float("nan")), ["a picture"])
 
 
 def test_the_discriminator_judges_large_pictures_at_the_size_it_was_trained_on(tiny: Cascade, light: Backend) -> None:
@@ -161,15 +165,21 @@ def test_the_discriminator_judges_large_pictures_at_the_size_it_was_trained_on(t
     small = torch.tensor(pixels(light.draw([job(0)])[0].data)).permute(2, 0, 1)[None] / 255
     large = small.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
     shrunk = functional.interpolate(large, (64, 64), mode="bilinear", antialias=True)
-    assert judge.score(large) == pytest.approx(judge.score(shrunk), abs=1e-4)
+    assert judge.score(large, [CAPTIONS[0]]) == pytest.approx(judge.score(shrunk, [CAPTIONS[0]]), abs=1e-4)
+
+
+def moved(cascade: Cascade, home: Path) -> Cascade:
+    """The same rows in a catalogue of another folder."""
+    models = {stage: replace(model, home=home) for stage, model in cascade.models.items()}
+    return replace(cascade, models=models, home=home)
 
 
 def test_missing_weights_say_what_to_do(tiny: Cascade, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no folder .*tiny/heavy.*train_tiny"):
-        open_diffusion(tiny, "heavy", "cpu", tables=tmp_path)
+        open_diffusion(moved(tiny, tmp_path), "heavy", "cpu")
     shutil.copytree(TABLES / "tiny/light", tmp_path / "tiny/light")
     with pytest.raises(ModelError, match=r"no discriminator in .*tiny/discriminator"):
-        open_diffusion(tiny, "light", "cpu", tables=tmp_path)
+        open_diffusion(moved(tiny, tmp_path), "light", "cpu")
 
 
 def test_damaged_weights_are_one_clear_error(tiny: Cascade, tmp_path: Path) -> None:
@@ -177,7 +187,7 @@ def test_damaged_weights_are_one_clear_error(tiny: Cascade, tmp_path: Path) -> N
     weights = tmp_path / "tiny/heavy/unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot load tiny-heavy from"):
-        open_diffusion(tiny, "heavy", "cpu", tables=tmp_path)
+        open_diffusion(moved(tiny, tmp_path), "heavy", "cpu")
     shutil.copytree(TABLES / tiny.discriminator, tmp_path / "judge")
     weights = tmp_path / "judge/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

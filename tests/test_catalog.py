@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalog import TABLES, load_cascade, read_curves, read_profiles
+from shared.catalog import TABLES, load_cascade
 from shared.errors import SettingsError
+from shared.measured import read_curves, read_profiles
 
 # Seconds per batch of 1, 2, 4, 8, 16, 32 on an A100-80G, FID at a heavy share of 0, 0.1, ... 1, deadline: DiffServe
 # artifact 7f2e4d7 (profiling/*.csv, plotting/plot_results.py).

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.catalog import Curve
 from shared.ledger import Tally, account, percentile, quality
+from shared.measured import Curve
 from shared.messages import ENDS, End, Outcome, Visit
 
 VISIT = Visit("light", "w", 0.0, 2.0, 4, 0.5)

@@ -7,7 +7,8 @@ import pytest
 from planner.milp import best_share, case_of, loss_points
 from planner.search import exhaustive
 from planner.solvers import make_solver
-from shared.catalog import Curve, load_cascade
+from shared.catalog import load_cascade
+from shared.measured import Curve
 from shared.plans import Plan, Slot
 from tests.random_cases import Cases, cases, found, mixed_cases, of_types
 

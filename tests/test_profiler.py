@@ -11,9 +11,10 @@ import pytest
 
 from models import profiler
 from models.backend import Abandoned, OutOfMemory, Picture, never
-from shared.catalog import TABLES, read_profiles, unmeasured
+from shared.catalog import TABLES, unmeasured
 from shared.errors import SettingsError
 from shared.files import write_text
+from shared.measured import read_profiles
 from shared.messages import Job
 from shared.schema import Stage
 

@@ -20,10 +20,11 @@ from models.diffusion import DiffusionBackend, open_diffusion
 from models.faulty import FaultyBackend
 from models.safety import SafetyChecker
 from shared.broker import Broker
-from shared.catalog import TABLES, Model, unmeasured
+from shared.catalog import TABLES, unmeasured
 from shared.errors import ModelError
 from shared.letters import find_letter
 from shared.messages import Job
+from shared.model import Model
 from shared.observer import Observer
 from shared.schema import STAGES
 from tests import easel
@@ -91,7 +92,9 @@ def test_a_flagged_picture_of_a_batch_has_no_data_and_its_mates_have(red_is_unsa
 
     checker = SafetyChecker("checker", red_is_unsafe.parent, CPU)
     model = Model("stub", "stub", 1, 0.0, 48, 0.1)
-    backend = DiffusionBackend(model, "light", pipeline, lambda pictures: [0.5] * len(pictures), checker.flags)
+    backend = DiffusionBackend(
+        model, "light", pipeline, lambda pictures, _prompts: [0.5] * len(pictures), checker.flags
+    )
     drawn = backend.draw([job("a", "blue"), job("b", "red"), job("c", "blue")])
     assert [(picture.flagged, bool(picture.data), picture.score) for picture in drawn] == [
         (False, True, 0.5),
@@ -107,12 +110,12 @@ def test_a_cascade_that_names_a_checker_has_it_on_both_stages(red_is_unsafe: Pat
     strict.concept_embeds_weights.data[:] = -2.0  # below any likeness: everything is flagged
     strict.save_pretrained(tables / "strict")
     transformers.CLIPImageProcessor.from_pretrained(red_is_unsafe).save_pretrained(tables / "strict")
-    named = replace(unmeasured("tiny"), safety_checker="strict")
+    named = replace(unmeasured("tiny"), safety_checker="strict", home=tables)
     for stage in STAGES:
-        (picture,) = open_diffusion(named, stage, "cpu", tables).draw([job("a", "big blue circle on white")])
+        (picture,) = open_diffusion(named, stage, "cpu").draw([job("a", "big blue circle on white")])
         assert (picture.flagged, picture.data) == (True, b"")
     with pytest.raises(ModelError, match="safety checker 'none'"):
-        open_diffusion(replace(named, safety_checker="none"), "heavy", "cpu", tables)
+        open_diffusion(replace(named, safety_checker="none"), "heavy", "cpu")
 
 
 def test_the_sizes_asked_for_are_drawn_within_one_batch() -> None:

@@ -61,7 +61,7 @@ def draw(pipeline: Any, drawing: Drawing, captions: Sequence[str], seeds: Sequen
 
 def load_pipeline(folder: Path) -> Any:
     """The StableDiffusionPipeline in a folder, in single precision."""
-    return pipeline_from(str(folder), torch.float32)
+    return pipeline_from(folder, torch.float32)
 
 
 def fingerprint(folder: Path) -> str:
