@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -176,7 +177,7 @@ def test_a_file_of_the_users_adds_rows_and_its_row_is_meant_where_two_have_one_n
 
 def test_a_row_says_class_scheduler_and_whose_weights_a_part_has(own: Path) -> None:
     models, cpu = load_cascade("mine").models, torch.device("cpu")
-    heavy = load_pipeline(models["heavy"], cpu)
+    heavy: Any = load_pipeline(models["heavy"], cpu)
     assert type(heavy.scheduler).__name__ == "EulerDiscreteScheduler"
     assert heavy.scheduler.config.timestep_spacing == "leading"
     with pytest.raises(ModelError, match=r"cannot load mine-light .*someone/unet"):
@@ -184,7 +185,7 @@ def test_a_row_says_class_scheduler_and_whose_weights_a_part_has(own: Path) -> N
     weights = own.parent / "weights" / "mine-light-unet"
     weights.mkdir(parents=True)
     shutil.copy(TABLES / "tiny/heavy/unet/diffusion_pytorch_model.safetensors", weights / "unet.safetensors")
-    light = load_pipeline(models["light"], cpu)
+    light: Any = load_pipeline(models["light"], cpu)
     pairs = list(zip(light.unet.parameters(), heavy.unet.parameters(), strict=True))
     assert all(torch.equal(mine, theirs) for mine, theirs in pairs), "the part's weights, not the folder's own"
     with pytest.raises(ModelError, match="no NoScheduler"):
