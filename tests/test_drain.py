@@ -124,6 +124,8 @@ def test_a_worker_that_loads_its_model_leaves_at_once(broker: Broker) -> None:
 DEAF = """
 import hashlib, os, threading, time
 from shared.process import Stop
+
+pytestmark = pytest.mark.live
 stop = Stop().listen()
 def watch():
     while not stop:
