@@ -21,6 +21,8 @@ from tests.conftest import fresh_deployment
 from tests.helpers import ends, hire, holders, publish, totals
 from tests.processes import LONG_S, Process, fault, give_slots, held_by, service, settings_for, until, worker
 
+pytestmark = pytest.mark.live
+
 A_LEASE_NOBODY_WAITS_FOR_S = 240.0
 
 
@@ -124,8 +126,6 @@ def test_a_worker_that_loads_its_model_leaves_at_once(broker: Broker) -> None:
 DEAF = """
 import hashlib, os, threading, time
 from shared.process import Stop
-
-pytestmark = pytest.mark.live
 stop = Stop().listen()
 def watch():
     while not stop:
