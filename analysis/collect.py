@@ -29,7 +29,7 @@ from typing import Any, Final
 from analysis.recording import OUTCOME_COLUMNS, outcome_row, write_table
 from shared.broker import Broker
 from shared.config import Settings, load, parser
-from shared.errors import CascadeError
+from shared.errors import CascadeError, PlanUnreadable
 from shared.files import write_bytes
 from shared.lookout import AT_ONCE, START
 from shared.messages import Fields, Outcome
@@ -120,7 +120,7 @@ def new_rows(observer: Observer, table: Table, after: str) -> Iterator[Values]:
             after = entry_id.decode()
             try:
                 yield [after, *table.values(raw)]
-            except (KeyError, ValueError, TypeError):
+            except (KeyError, ValueError, TypeError, PlanUnreadable):
                 continue
         if len(found) < AT_ONCE:
             return

@@ -86,17 +86,27 @@ def hosts_of(url: str) -> list[str]:
     return [urlsplit(f"//{host}").hostname or "127.0.0.1" for host in hosts]
 
 
-def bound_to(settings: Mapping[str, str]) -> list[str]:
-    """Where a server without a password listens for anybody; in protected mode it refuses strangers itself."""
-    if settings.get("protected-mode", "yes") == "yes" or settings.get("port") == "0":
+def bound_to(settings: Mapping[str, str], version: tuple[int, ...] = OLDEST) -> list[str]:
+    """Where a server without a password listens for anybody; in protected mode it refuses strangers itself.
+
+    But before version 7 only where nobody has told it what to bind to.
+    """
+    ports = (settings.get("port", "6379"), settings.get("tls-port", "0"))
+    protects = version >= (7, 0) or not settings.get("bind")
+    if (protects and settings.get("protected-mode", "yes") == "yes") or all(port == "0" for port in ports):
         return []
     bound = [host.removeprefix("-") for host in settings.get("bind", "").split()]
     return ["0.0.0.0" if host in ("*", "") else host for host in bound or ["*"]]
 
 
+def version_of(text: str) -> tuple[int, ...]:
+    """Major and minor of a version."""
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
 def of_version(version: str) -> Finding:
     """Whether the server is new enough."""
-    parts = tuple(int(part) for part in version.split(".")[:2])
+    parts = version_of(version)
     if parts < OLDEST:
         return Finding("version", "wrong", f"{version}; 6.2 or newer is needed")
     if parts < (7, 0):
@@ -169,6 +179,7 @@ def of_licence(path: Path | None, text: str | None, today: date, asked: bool) ->
 def of_redis(settings: Settings, role: str | None) -> Iterator[Finding]:
     """What is to be said of the server."""
     told: Mapping[str, str] = {}
+    version: tuple[int, ...] = OLDEST
     try:
         connection = Connection(settings)
         facts = look_at(connection)
@@ -176,13 +187,14 @@ def of_redis(settings: Settings, role: str | None) -> Iterator[Finding]:
         yield Finding("redis", "wrong", str(wrong))
     else:
         told = facts.settings
+        version = version_of(str(facts.info["redis_version"]))
         yield Finding("redis", "ok", connection.address)
         yield from _of_server(settings, facts)
         known = role or (facts.user if facts.user in WRITES else "")
         yield of_access(facts.user, known, lacking(connection, known) if known else ())
         connection.close()
     # Also where we were turned away ourselves: a stranger may not be.
-    yield exposure([*hosts_of(settings.redis_url), *bound_to(told)], answers_anybody(settings))
+    yield exposure([*hosts_of(settings.redis_url), *bound_to(told, version)], answers_anybody(settings))
 
 
 def _of_server(settings: Settings, facts: ServerFacts) -> Iterator[Finding]:

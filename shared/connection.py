@@ -48,6 +48,7 @@ class Away(redis.ConnectionError):
 # A server that is away, loading or not the primary: wait, connect again, go on.
 Unreachable: Final = (redis.ConnectionError, redis.TimeoutError)
 CommandRefused = ResponseError
+NotAllowed = NoPermissionError  # ... for our user lacks the right
 OLDEST: Final = (6, 2)
 # A server that is silent for longer is away. Silence is all that a half-open connection gives.
 ANSWER_S: Final = 3.0
@@ -190,10 +191,11 @@ class Connection:
     def _connect(self, timeout_s: float) -> redis.Redis:
         return redis.Redis.from_pool(_pool(self.settings.redis_url, timeout_s))
 
-    def check(self) -> None:
+    def check(self, *, groups: bool = True) -> None:
         """Make the groups. Raise, with one line, ServerAway when waiting may help, and else ServerUnfit.
 
-        What Redis refuses of the groups for another reason than our rights is for whoever needs them.
+        What Redis refuses of the groups for another reason than our rights is for whoever needs them. `groups`:
+        false for who only looks, and may have no right to make any.
         """
         url = self.address
         try:
@@ -204,7 +206,8 @@ class Connection:
                 raise ServerUnfit(f"Redis at {url} is {server['redis_version']}; 6.2 or newer is needed")
             if role != "master":
                 raise ServerAway(f"Redis at {url} is a read-only replica; name its primary in REDIS_URL")
-            self._try_groups()
+            if groups:
+                self._try_groups()
         except BusyLoadingError:
             raise ServerAway(f"Redis at {url} is still loading its files; try again when it is done") from None
         except RedisError as wrong:

@@ -24,7 +24,8 @@ class Publication:
 class Receipt:
     """What the door said: published with its deadline, known already, or refused until `retry_after_s`.
 
-    `why` it was refused: `deadline` (no stage can make it in time) or `memory` (the server's runs short).
+    `why` it was refused: `deadline` (no stage can make it in time), `allowance` (nor could an empty one) or `memory`
+    (the server's runs short).
     """
 
     id: str

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
-from shared.connection import Connection
+from shared.connection import Connection, NotAllowed
 from shared.messages import REQUEST, USER, End, Visit, readable_visits
 from shared.schema import NORMAL, QUEUE_SHOWN, STAGES, Stage
 from shared.wire import integer_or
@@ -25,9 +26,9 @@ class Look:
 
     `stage`: where it is or was last. `has_light`: its light picture was made and it went on to heavy.
     `waiting`: prompts that are drawn before it, None where it is in a worker's hands, settled, or was not asked
-    for; at most shared.schema.QUEUE_SHOWN, which says "or more". `upgraded`: a heavy picture came after the end.
-    `request`: the fingerprint of the request that it came of, where that had an Idempotency-Key; `user`: on whose
-    behalf it was asked for. Like the prompt they are empty where its outcome is not kept any more.
+    for, as `placed` tells; at most shared.schema.QUEUE_SHOWN, which says "or more". `upgraded`: a heavy picture came
+    after the end. `request`: the fingerprint of the request that it came of, where that had an Idempotency-Key;
+    `user`: on whose behalf it was asked for. Like the prompt they are empty where its outcome is not kept any more.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Look:
     has_light: bool = False
     upgraded: bool = False
     waiting: int | None = None
+    placed: bool = False
     request: str = ""
     user: str = ""
 
@@ -103,7 +105,9 @@ class Lookup:
         found = _look(prompt_id, record, message)
         if not place or found.state != OPEN:
             return found
-        return replace(found, waiting=self._ahead(found, record.get(b"entry", b"0-0")))
+        with suppress(NotAllowed):  # a reader may run no script, and this takes one
+            return replace(found, waiting=self._ahead(found, record.get(b"entry", b"0-0")), placed=True)
+        return found
 
     def _ahead(self, look: Look, entry: bytes) -> int | None:
         """How many are drawn before an entry: those of its class that came before it, and all of higher ones."""

@@ -20,6 +20,7 @@ REASONS: Final[Mapping[str, str]] = {
     "heavy:heavy": "heavy was asked for",
     "dropped:deadline": "no picture by the deadline",
     "refused:deadline": "the queue is too long for the deadline",
+    "refused:allowance": "the deadline is shorter than a batch takes",
     "refused:memory": "Redis runs short of memory",
     "heavy_failed": "the heavy picture could not be drawn",
     "error": "drawing went wrong",

@@ -36,6 +36,16 @@ def test_a_refusal_says_why_and_when_to_come_again(broker: Broker) -> None:
     assert totals(broker) == {"plans": 1, "offered": 3, "published": 2, "refused": 1, "refused:deadline": 1}
 
 
+def test_a_deadline_that_no_empty_queue_could_meet_is_refused_without_a_time_to_come_again(broker: Broker) -> None:
+    put_plan(broker, slow(heavy_workers=1, heavy_batch=1, heavy_service_s=2.0))
+    receipt = publish(broker, "p", allowance_s=0.9)
+    assert (receipt.status, receipt.why, receipt.retry_after_s) == ("refused", "allowance", 0.0)
+    put_plan(broker, slow(version=2, light_service_s=3.0, heavy_workers=1, heavy_batch=1, heavy_service_s=2.0))
+    assert publish(broker, "q", allowance_s=2.5).why == "allowance"
+    assert publish(broker, "heavy", allowance_s=2.5, route="heavy").status == "published", "heavy alone makes it"
+    assert totals(broker)["refused:allowance"] == 2
+
+
 def test_only_the_same_and_higher_classes_stand_before_a_prompt(broker: Broker) -> None:
     put_plan(broker, slow())
     publish(broker, *"abc", priority=BATCH, allowance_s=100.0)
@@ -83,9 +93,11 @@ def test_the_publish_script_and_the_rule_agree(
     put_plan(broker, plan)
     ahead = stands_before(waiting, running, priority)
     expected = door_wait_s(route, {"light": ahead, "heavy": ahead}, plan)
-    receipt = publish(broker, "p", priority=priority, route=route, allowance_s=0.0)
+    alone_s = plan.heavy_service_s  # with less, coming again would be in vain
+    receipt = publish(broker, "p", priority=priority, route=route, allowance_s=alone_s)
     broker.close()
-    assert receipt.retry_after_s == pytest.approx(expected, abs=1e-5)
+    assert receipt.status == ("refused" if expected > alone_s else "published")
+    assert receipt.retry_after_s == pytest.approx(max(0.0, expected - alone_s), abs=1e-5)
 
 
 def pass_by() -> None:

@@ -74,6 +74,8 @@ def test_each_outcome_and_plan_is_a_row_once_however_often_it_is_collected(
     assert gather(broker, tmp_path) == 0
     assert files(tmp_path) == first, "nothing new, no file"
     run_some(broker, "h1", "c")
+    junk: dict[Any, Any] = {"version": "3", "mood": "blue"}
+    broker.client.xadd(broker.keys.plans, junk)
     put_plans(broker, a_plan(2, threshold=0.75, lot=True))
     assert gather(broker, tmp_path) == 0
     rows = {row["id"]: row for row in table(tmp_path, broker, "outcomes")}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,10 @@ def test_the_plan_in_force_is_shown_and_explained(broker: Broker) -> None:
     assert f"light: {plan.light_workers} x {plan.light_batch} draw" in explained
     put_plan(broker, a_plan(version=2))
     assert "solves no program" in ctl(broker, "plan", "--explain")
+    junk: dict[Any, Any] = {"version": "3", "mood": "blue"}
+    entry_id: Any = broker.client.xadd(broker.keys.plans, junk)
+    assert "the last 2 plans" in ctl(broker, "plan", "--history"), "what is no plan is passed over"
+    broker.client.xdel(broker.keys.plans, entry_id)
     history = ctl(broker, "plan", "--history")
     assert "the last 2 plans" in history and plan.why[:20] in history
     assert "the last 1 plans" in ctl(broker, "plan", "--history", "1")
@@ -172,8 +177,12 @@ def test_a_prompt_that_nobody_ends_is_not_watched_for_ever(broker: Broker, monke
 
 
 def test_what_the_door_refuses_is_an_error_that_says_when_to_come_again(broker: Broker) -> None:
-    put_plan(broker, replace(a_plan(), light_workers=1, light_batch=1, light_service_s=1e6))
+    put_plan(broker, replace(a_plan(), light_workers=1, light_batch=1, light_service_s=4.0))
+    publish(broker, "before", allowance_s=600.0)
     with pytest.raises(CascadeError, match=r"refused \(deadline\): try again in"):
+        ctl(broker, "submit", "a cat")
+    put_plan(broker, replace(a_plan(), version=2, light_workers=1, light_batch=1, light_service_s=1e6))
+    with pytest.raises(CascadeError, match=r"refused \(allowance\): no waiting helps"):
         ctl(broker, "submit", "a cat")
     with pytest.raises(CascadeError, match="empty"):
         ctl(broker, "submit", " ")

@@ -70,13 +70,17 @@ def test_the_hosts_of_an_address_are_those_it_names() -> None:
         ({"bind": "* -::*", "protected-mode": "no", "port": "6379"}, ["0.0.0.0", "::*"]),
         ({"bind": "127.0.0.1 -::1", "protected-mode": "no", "port": "6379"}, ["127.0.0.1", "::1"]),
         ({"bind": "", "protected-mode": "no", "port": "6379"}, ["0.0.0.0"]),
-        ({"bind": "*", "protected-mode": "yes", "port": "6379"}, []),
+        ({"bind": "", "protected-mode": "yes", "port": "6379"}, []),
+        ({"bind": "0.0.0.0", "protected-mode": "yes", "port": "6379"}, ["0.0.0.0"]),
+        ({"bind": "0.0.0.0", "protected-mode": "no", "port": "0", "tls-port": "6379"}, ["0.0.0.0"]),
         ({"bind": "*", "protected-mode": "no", "port": "0"}, []),
         ({}, []),
     ],
 )
 def test_a_server_listens_where_its_settings_say(settings: dict[str, str], hosts: list[str]) -> None:
     assert bound_to(settings) == hosts
+    newer = [] if settings.get("protected-mode", "yes") == "yes" else hosts
+    assert bound_to(settings, (7, 0)) == newer
     if any(host in ("0.0.0.0", "::*") for host in hosts):
         assert exposure(hosts, answers=True).level == "wrong"
 

@@ -25,6 +25,8 @@ from tests.helpers import (
 )
 from tests.keeping import LEASE_S, LIGHT_S, keeper_of
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def keeper(broker: Broker) -> Iterator[Keeper]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+import pytest
+
 from services.lease import Lease
 from shared.broker import Broker
 from shared.config import Settings
@@ -16,6 +18,8 @@ from shared.plans import Slot, View
 from shared.schema import Stage
 from tests.helpers import a_plan, events, hire, logger, publish, put_plan, totals
 from tests.processes import until
+
+pytestmark = pytest.mark.live
 
 VIEW = View(0.0, (1, 2), (Slot("test", 0, "cpu"), Slot("test", 1, "cpu")))
 

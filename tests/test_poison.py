@@ -108,6 +108,26 @@ def test_an_entry_by_hand_is_charged_too(broker: Broker) -> None:
     assert (end, why) == ("failed", "poison")
 
 
+def test_an_entry_by_hand_with_id_and_times_is_known_to_the_keeper_and_charged_from_its_first_death_on(
+    broker: Broker, observer: Observer
+) -> None:
+    now = broker.now()
+    given = {"id": "mine", "prompt": "a dog", "published": f"{now:.6f}", "deadline": f"{now + 30:.6f}"}
+    entry_id = by_hand(broker, given)
+    for count in range(1, DEATHS):
+        dead = hire(broker)
+        dead.one()
+        dies(dead)
+        assert attempts(broker, "mine") == count
+        ((prompt_id, entry),) = [(each.id, each.entry_id) for each in observer.open_prompts(now + 60)]
+        assert (prompt_id, entry) == ("mine", entry_id)
+    dead = hire(broker)
+    dead.one()
+    dies(dead)
+    assert ends(broker) == {"mine": ("failed", "poison")}
+    assert (totals(broker)["offered"], totals(broker)["published"]) == (1, 1)
+
+
 # -- an agent that saw a process end
 
 

@@ -15,18 +15,23 @@ import pytest
 from deploy.acl import ROLES, SHORTEST, TEMPLATES, USERS, access_list, filled, passwords
 from deploy.runner import environment_of
 from deploy.supervision import Supervisord, configuration
+from services.ctl.__main__ import options
+from services.ctl.prompts import in_words
 from services.keeper import Keeper
 from shared.broker import Broker
 from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.embedded import EmbeddedRedis, version_of
 from shared.errors import SettingsError
+from shared.exchange import Hop
 from shared.lookout import Lookout
+from shared.lookup import Lookup
 from shared.observer import Observer
 from shared.orders import pause
+from tests.asking import ctl
 from tests.conftest import BINARIES, name_of
 from tests.gates import gate
-from tests.helpers import ends, hire, logger, publish
+from tests.helpers import a_plan, ends, hire, logger, publish, put_plan
 from tests.processes import service, until, worker
 from tests.rights import KEY, MATRIX
 from tests.servers import folder
@@ -207,6 +212,24 @@ def test_what_no_process_does_by_itself_is_permitted_too(guarded: Guarded, admin
     observer.totals(), observer.backlog(), observer.workers(), observer.slots(), observer.outcomes()
     observer.open_prompts(1e12), observer.next_due(), observer.plans()
     assert not refusals(admin)
+
+
+def test_a_reader_may_look_with_every_command_that_only_looks(guarded: Guarded, admin: Broker) -> None:
+    publish(admin, "open", "failed", allowance_s=0.05)
+    put_plan(admin, a_plan())
+    light = hire(admin)
+    entry = light.take(2)[1]
+    assert admin.commit("light", light.name, [Hop(entry, "failed", "error", reason="ugly", blamed=True)]) == [1]
+    letter = entry.job.id
+    before = set(admin.client.keys())
+    commands = (["status", "--once"], ["plan"], ["plan", "--history"], ["audit"], ["deadletters", "list"])
+    for words in (*commands, ["deadletters", "show", letter], ["watch", letter]):
+        reader = guarded.broker("reader")
+        reader.check(groups=not options().parse_args(words).looks)
+        assert ctl(reader, *words)
+    look = Lookup(guarded.broker("reader")).look("open", place=True)
+    assert look is not None and in_words(look) == "light: waits, or is being drawn"
+    assert not set(admin.client.keys()) - before, "looking leaves nothing behind"
 
 
 def test_the_gateway_can_do_all_it_needs(guarded: Guarded, admin: Broker) -> None:

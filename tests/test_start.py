@@ -27,7 +27,7 @@ from tests.servers import folder, free_port
 
 pytestmark = pytest.mark.live
 
-PATIENT = {"keeper": [], "control": [], "agent": [], "worker": ["--stage", "light"]}
+PATIENT = {"keeper": [], "control": [], "agent": [], "worker": ["--stage", "light"], "gateway": ["--http-port", "0"]}
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 
 

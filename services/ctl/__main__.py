@@ -55,7 +55,7 @@ def main() -> int:
     given = options().parse_args()
     broker = Broker(load(given))
     if not getattr(given, "offline", False):
-        broker.check()
+        broker.check(groups=not getattr(given, "looks", False))
     try:
         given.action(broker, given, Console())
     except (*Unreachable, CommandRefused) as wrong:

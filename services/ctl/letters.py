@@ -85,7 +85,7 @@ def add(commands: Commands) -> None:
     made = commands.add_parser("deadletters", help="prompts that failed: list | show ID | retry ID | purge")
     verbs = made.add_subparsers(dest="verb", required=True, metavar="verb")
     for name, action in LETTERS.items():
-        verb = add_command(verbs, name, action)
+        verb = add_command(verbs, name, action, looks=name in ("list", "show"))
         if name in ("show", "retry"):
             verb.add_argument("id", help="the prompt's id")
 

@@ -130,5 +130,5 @@ def add(commands: Commands) -> None:
     made.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PINS))
     add_command(commands, "pause", pause)
     add_command(commands, "resume", resume)
-    made = add_command(commands, "audit", audit)
+    made = add_command(commands, "audit", audit, looks=True)
     made.add_argument("--count", type=int, default=SHOWN, help="how many entries (default: %(default)s)")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from rich.console import Console
@@ -17,7 +18,8 @@ from planner.policies import UNSOLVED
 from services.ctl.command import Commands, add_command
 from shared.broker import Broker
 from shared.catalog import load_cascade
-from shared.errors import CascadeError
+from shared.errors import CascadeError, PlanUnreadable
+from shared.messages import Fields
 from shared.observer import Observer
 from shared.plans import Plan, View
 from shared.schema import STAGES, Stage
@@ -32,8 +34,7 @@ def plan(broker: Broker, given: argparse.Namespace, console: Console) -> None:
     """The plan in force; with --history the ones before it, with --explain which constraint binds, in words."""
     if given.history:
         rows = Observer(broker).latest(broker.keys.plans, given.history)
-        plans = [Plan.from_wire(fields) for _, fields in rows]
-        console.print(_history(plans))
+        console.print(_history(list(_readable(fields for _, fields in rows))))
         return
     in_force = broker.plan()
     if in_force is None:
@@ -44,6 +45,13 @@ def plan(broker: Broker, given: argparse.Namespace, console: Console) -> None:
         console.print(Text(f"by order: {words}"))
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+def _readable(rows: Iterable[Fields]) -> Iterator[Plan]:
+    """The plans among the entries; what was written by hand and is none is passed over."""
+    for fields in rows:
+        with suppress(PlanUnreadable):
+            yield Plan.from_wire(fields)
 
 
 def _history(plans: Sequence[Plan]) -> Table:
@@ -110,7 +118,7 @@ def _pace(broker: Broker, observer: Observer) -> dict[Stage, float]:
 
 def add(commands: Commands) -> None:
     """Add `plan`."""
-    made = add_command(commands, "plan", plan)
+    made = add_command(commands, "plan", plan, looks=True)
     made.add_argument(
         "--history", type=int, nargs="?", const=SHOWN, metavar="N", help="the last N plans, each with its reason"
     )

@@ -40,7 +40,8 @@ def submit(broker: Broker, given: argparse.Namespace, console: Console) -> None:
     allowance_s = settings.deadline_s or load_cascade(settings.cascade).deadline_s
     (receipt,) = broker.publish([Publication(job, allowance_s)])
     if receipt.status == "refused":
-        raise CascadeError(f"refused ({receipt.why}): try again in {receipt.retry_after_s:.1f} s")
+        again = f"try again in {receipt.retry_after_s:.1f} s" if receipt.retry_after_s else "no waiting helps"
+        raise CascadeError(f"refused ({receipt.why}): {again}")
     console.print(Text(f"{prompt_id}  due {at(receipt.deadline)}"))
     if given.wait or given.open or given.out:
         _say_what_happens(broker, prompt_id, console)
@@ -93,7 +94,8 @@ def in_words(look: Look) -> str:
     score = "" if look.score is None else f", score {look.score:.4f}"
     if look.state == OPEN:
         kept = f"light picture is there{score}; " if look.has_light else ""
-        where = "is being drawn" if look.waiting is None else f"waits behind {look.waiting}"
+        drawn = "is being drawn" if look.placed else "waits, or is being drawn"
+        where = drawn if look.waiting is None else f"waits behind {look.waiting}"
         return f"{kept}{look.stage}: {where}"
     reason = f": {look.reason}" if look.reason else ""
     upgraded = ", upgraded to heavy since" if look.upgraded else ""
@@ -124,5 +126,5 @@ def add(commands: Commands) -> None:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--route", choices=ROUTES, help="default: as the plan says")
     made.add_argument("--priority", type=int, choices=CLASSES, default=NORMAL, help="0 urgent, 1 normal, 2 batch")
-    add_command(commands, "watch", watch).add_argument("id", help="the prompt's id")
+    add_command(commands, "watch", watch, looks=True).add_argument("id", help="the prompt's id")
     add_command(commands, "cancel", cancel).add_argument("id", help="the prompt's id")

@@ -97,4 +97,6 @@ def _fleet(reading: Reading, orders: Orders) -> Iterator[RenderableType]:
 
 def add(commands: Commands) -> None:
     """Add `status`."""
-    add_command(commands, "status", status).add_argument("--once", action="store_true", help="one look, and end")
+    add_command(commands, "status", status, looks=True).add_argument(
+        "--once", action="store_true", help="one look, and end"
+    )

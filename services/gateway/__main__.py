@@ -23,7 +23,7 @@ from services.gateway.desk import Desk
 from shared.config import Settings, load, parser
 from shared.errors import SettingsError
 from shared.log import configure
-from shared.process import guarded
+from shared.process import Stop, guarded, until_done
 
 BACKLOG: Final = 1_024
 # Of `grace_s`: then streams end in order, and their clients can come again, before connections are cut.
@@ -89,7 +89,8 @@ def main() -> int:
     logger = configure("gateway", settings.log_dir)
     app = make_app(settings)
     desk: Desk = app.state.desk
-    desk.broker.check()
+    if not until_done(desk.broker.check, Stop().listen(), logger):  # uvicorn takes the signals over when it serves
+        return 0
     server = Server(config_of(settings, app), desk, settings.grace_s)
     logger.info("ready", extra={"address": f"http://{settings.http_host}:{settings.http_port}"})
     # What was loaded so far stays: without it a full collection looks at a hundred MiB while every client waits.

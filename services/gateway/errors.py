@@ -41,6 +41,7 @@ AWAY_RETRY_S: Final = 1.0
 KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 REFUSALS: Final = {
     "deadline": "too many prompts wait: this one could not be drawn by its deadline",
+    "allowance": "deadline_s is shorter than a batch takes, as planned now: no waiting helps",
     "memory": "the server's memory runs short: it takes no prompts until pictures have left",
     "busy": "too many requests arrive at once",
 }
@@ -110,6 +111,8 @@ def retry_headers(retry_after_s: float) -> dict[str, str]:
 def refused(receipt: Receipt) -> ApiError:
     """What to say of a prompt that was refused at the door."""
     message = REFUSALS.get(receipt.why, "the prompt was refused")
+    if receipt.why == "allowance":
+        return ApiError(422, message, code="refused_allowance", param="deadline_s")
     return ApiError(429, message, code=f"refused_{receipt.why}", retry_after_s=receipt.retry_after_s)
 
 

@@ -140,7 +140,11 @@ async def known(desk: Desk, job_id: str, known_caller: Caller) -> Look:
     },
 )
 async def events(job_id: JobId, desk: TheDesk, known_caller: Known) -> StreamingResponse:
-    """Server-sent events, from what has already happened to the end: `light`, `settled`, `upgraded`."""
+    """Server-sent events, from what has already happened to the end: `light`, `settled`, `upgraded`.
+
+    The stream ends with the job, that is at `settled`. A heavy picture that comes later does not change how it ended:
+    a stream that is opened after it tells `upgraded`, and `GET /v1/jobs/{id}` does.
+    """
     await known(desk, job_id, known_caller)
     return event_stream(_told(desk, job_id))
 

@@ -82,9 +82,8 @@ class Tryout:
             began = time.monotonic()
             receipt = await self._desk.publish(job, self._desk.deadline_s)
             if receipt.status == "refused":
-                said.text = (
-                    f"Refused: {REFUSALS.get(receipt.why, receipt.why)}. Try again in {receipt.retry_after_s:.1f} s."
-                )
+                again = f" Try again in {receipt.retry_after_s:.1f} s." if receipt.retry_after_s else ""
+                said.text = f"Refused: {REFUSALS.get(receipt.why, receipt.why)}.{again}"
                 return
             await self._follow(job, turn, began)
         except ApiError as wrong:

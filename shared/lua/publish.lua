@@ -75,6 +75,13 @@ local function soonest(stage, class)
   return wait < math.huge and wait or nil
 end
 
+-- Whether not even an empty stage makes it, so that coming again later is in vain.
+local function never(stage, allowance)
+  local least = way(0).per_s > 0 and way(0).service_s or math.huge
+  if stage == 1 and way(1).per_s > 0 then least = math.min(least, way(1).service_s) end
+  return least > allowance
+end
+
 -- Who came last to the lowest class and waits for light, where that one can no longer be drawn in time.
 local passed = {}
 local function pushed_out(above)
@@ -136,6 +143,7 @@ for number, prompt in ipairs(cmsgpack.unpack(ARGV[1])) do
   local wait = soonest(stage, class)
   if state then replies[number] = {'known', state}
   elseif short then replies[number] = refuse(MEMORY_RETRY_S, 'memory')
+  elseif wait and never(stage, allowance) then replies[number] = refuse(0, 'allowance')
   elseif wait and wait > allowance - lag then replies[number] = refuse(wait - (allowance - lag), 'deadline')
   else replies[number] = admit(record, prompt) end
 end

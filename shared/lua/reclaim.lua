@@ -43,11 +43,29 @@ local function finish_off(stream, entry, id, record, known, attempts)
   remove(stream, entry)
 end
 
+-- One that somebody wrote by hand with its id and times has no record before its first hop: it gets one here, or no
+-- death could be charged to it and no keeper would know of it. `adopt.lua` does the same for what lacks them.
+local function adopted(stream, class, entry, id, record, known)
+  local found, fields = redis.call('XRANGE', stream, entry, entry), {}
+  for k = 1, #(found[1] and found[1][2] or {}), 2 do fields[found[1][2][k]] = found[1][2][k + 1] end
+  local published, deadline = tonumber(fields.published or ''), tonumber(fields.deadline or '')
+  if fields.id ~= id or not (published and deadline and math.abs(published) < 2 ^ 53 and math.abs(deadline) < 2 ^ 53) then
+    return known
+  end
+  redis.call('HSET', record, 'state', 'open', 'stage', stage, 'class', class, 'entry', entry,
+    'published', fields.published, 'deadline', fields.deadline)
+  redis.call('ZADD', KEYS[5], deadline, id)
+  redis.call('HINCRBY', KEYS[9], 'offered', 1)
+  redis.call('HINCRBY', KEYS[9], 'published', 1)
+  return {'open', entry, fields.published, fields.deadline, false}
+end
+
 local count = 0
 for i = 7, #ARGV, 3 do
   local class, entry, id, record = tonumber(ARGV[i]) + 1, ARGV[i + 1], ARGV[i + 2], KEYS[12 + (i - 7) / 3]
   if held[class .. entry] then
     local known = redis.call('HMGET', record, 'state', 'entry', 'published', 'deadline', 'light')
+    if not known[1] then known = adopted(KEYS[class], class - 1, entry, id, record, known) end
     local attempts = 0
     if batch == 1 and known[1] == 'open' and known[2] == entry then
       attempts = redis.call('HINCRBY', record, 'attempts', 1)
