@@ -15,7 +15,7 @@ from services.gateway.errors import BODY_LIMIT
 from shared.embedded import EmbeddedRedis
 from shared.wire import LONGEST_S, PROMPT_LIMIT
 from tests.gates import gate, gate_of
-from tests.helpers import a_plan, put_plan, totals
+from tests.helpers import a_plan, publish, put_plan, totals
 from tests.processes import until
 from tests.shops import Shop, client_of, shop_of
 
@@ -129,12 +129,19 @@ def test_what_is_not_there_is_404_and_a_wrong_method_405(client: httpx.Client) -
 
 
 def test_a_refused_prompt_is_429_with_the_time_to_retry(shop: Shop) -> None:
-    put_plan(shop.broker, a_plan(2, light_service_s=100.0))
-    try:
-        with pytest.raises(openai.RateLimitError) as refused:
-            shop.client.with_options(max_retries=0).images.generate(prompt="a cat", extra_body={"deadline_s": 60.0})
-    finally:
-        put_plan(shop.broker, a_plan(3))
+    client = shop.client.with_options(max_retries=0)
+    with shop.painters.resting("light"):
+        publish(shop.broker, "before", allowance_s=600.0)
+        put_plan(shop.broker, a_plan(2, light_service_s=100.0, light_batch=1))
+        try:
+            with pytest.raises(openai.RateLimitError) as refused:
+                client.images.generate(prompt="a cat", extra_body={"deadline_s": 160.0})
+            with pytest.raises(openai.UnprocessableEntityError) as in_vain:
+                client.images.generate(prompt="a cat", extra_body={"deadline_s": 60.0})
+        finally:
+            put_plan(shop.broker, a_plan(3))
+    until(lambda: not shop.broker.client.zcard(shop.broker.keys.due), "the one before is drawn")
+    assert (in_vain.value.code, in_vain.value.param) == ("refused_allowance", "deadline_s")
     assert refused.value.code == "refused_deadline"
     headers = refused.value.response.headers
     assert 40 <= int(headers["retry-after"]) <= 45, "it was 40 s when it was asked for"

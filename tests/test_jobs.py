@@ -21,7 +21,7 @@ from shared.embedded import EmbeddedRedis
 from shared.errors import SettingsError
 from tests.conftest import fresh_deployment
 from tests.gates import PATIENCE_S, Gate, gate, gate_of
-from tests.helpers import a_plan, hire, put_plan
+from tests.helpers import a_plan, hire, publish, put_plan
 from tests.processes import service, until
 from tests.servers import free_port
 
@@ -131,7 +131,8 @@ def test_a_wrong_field_is_refused_and_nothing_published(
 
 
 def test_what_cannot_be_drawn_in_time_is_refused_with_the_seconds_to_wait(broker: Broker, client: httpx.Client) -> None:
-    put_plan(broker, a_plan(light_service_s=10.0, light_workers=1, light_batch=1))
+    put_plan(broker, a_plan(light_service_s=5.0, light_workers=1, light_batch=1))
+    publish(broker, "before", allowance_s=600.0)
     answer = client.post("/v1/jobs", json={"prompt": "a cat", "deadline_s": 5.5})
     assert answer.status_code == 429
     assert 1 <= int(answer.headers["retry-after"]) <= 6
