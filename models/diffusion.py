@@ -22,12 +22,13 @@ from models.discriminator import Discriminator
 from models.encoding import encode
 from models.libraries import WEIGHTS_WRONG, pipeline_of
 from models.safety import SafetyChecker
+from shared.asked import Asked, asked_of
 from shared.catalog import Cascade
 from shared.errors import ModelError
 from shared.messages import Job
 from shared.model import Model
 from shared.schema import Stage
-from shared.sizes import asked_size, measures
+from shared.sizes import measures
 
 # A diffusers pipeline: prompts, generators and settings in, (pictures, ...) out.
 Pipeline = Callable[..., Any]
@@ -66,24 +67,22 @@ class DiffusionBackend:
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
         drawn: dict[int, Picture] = {}
-        for size, places in self._by_size(jobs).items():
-            alike = self._draw_alike([jobs[place] for place in places], size, abandoned)
+        for asked, places in self._by_kind(jobs).items():
+            alike = self._draw_alike([jobs[place] for place in places], asked, abandoned)
             drawn |= zip(places, alike, strict=True)
         return [drawn[place] for place in range(len(jobs))]
 
-    def _by_size(self, jobs: Sequence[Job]) -> dict[str, list[int]]:
-        """Places in the batch by the size asked for, "" for the model's own: a tensor holds pictures of one size."""
-        own = f"{self._model.size}x{self._model.size}"
-        places: dict[str, list[int]] = {}
+    def _by_kind(self, jobs: Sequence[Job]) -> dict[Asked, list[int]]:
+        """Places in the batch by what is asked for: a tensor holds pictures of one size, drawn in the same steps."""
+        places: dict[Asked, list[int]] = {}
         for place, job in enumerate(jobs):
-            size = asked_size(job) or own
-            places.setdefault("" if size == own else size, []).append(place)
+            places.setdefault(asked_of(self._model, job), []).append(place)
         return places
 
-    def _draw_alike(self, jobs: Sequence[Job], size: str, abandoned: Abandoned) -> list[Picture]:
+    def _draw_alike(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> list[Picture]:
         try:
             # The score is of the picture that is given, in its 256 levels.
-            pictures = (self._pictures(jobs, size, abandoned) * 255).round() / 255
+            pictures = (self._pictures(jobs, asked, abandoned) * 255).round() / 255
             scores: Sequence[float | None] = self._scored(pictures, jobs)
             flags = self._checker(pictures) if self._checker else [False] * len(jobs)
         except (torch.OutOfMemoryError, MemoryError) as wrong:
@@ -99,16 +98,17 @@ class DiffusionBackend:
         return self._scorer(pictures, [job.prompt for job in jobs]) if self._scorer else [None] * len(jobs)
 
     @torch.inference_mode()
-    def _pictures(self, jobs: Sequence[Job], size: str, abandoned: Abandoned) -> Tensor:
+    def _pictures(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> Tensor:
+        sides = dict(zip(("width", "height"), measures(asked.size), strict=True))
         drawn = self._pipeline(
             prompt=[job.prompt for job in jobs],
             # On the CPU whatever the device: a seed then means the same picture everywhere.
             generator=[torch.Generator().manual_seed(job.seed % SEEDS) for job in jobs],
-            num_inference_steps=self._model.steps,
-            guidance_scale=self._model.guidance,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance,
             output_type="pt",
             return_dict=False,
-            **(dict(zip(("width", "height"), measures(size), strict=True)) if size else {}),
+            **(sides if asked.size != self._model.own_size else {}),
             **self._between_steps(abandoned),
         )
         return self._checked(drawn[0], len(jobs))

@@ -7,12 +7,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from logging import Logger
 from statistics import median
 from typing import Final
 
 from models.backend import Abandoned, Backend, Picture, never
 from services.watchdog import Watchdog
+from shared.asked import alike, asked_of, objection
 from shared.blocklist import blocked_phrase
 from shared.broker import Broker
 from shared.catalog import Cascade
@@ -20,7 +22,6 @@ from shared.config import Settings
 from shared.errors import ModelError
 from shared.messages import UNSAFE, Entry, Job
 from shared.schema import Stage
-from shared.sizes import asked_size
 
 PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
 
@@ -61,10 +62,11 @@ class Studio:
         """
         if phrase := blocked_phrase(job.prompt, self._cascade.blocked):
             return UNSAFE, f"the prompt holds the blocked phrase {phrase!r}"
-        size, sizes = asked_size(job), self._cascade.sizes_of(job.route)
-        if size is not None and size not in sizes:
-            return "size", f"size {size[:20]} is not among those of this cascade: {', '.join(sizes) or 'none'}"
-        return None
+        return objection(self._cascade, job)
+
+    def alike(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """Those that the model draws together with the most urgent one, and the rest."""
+        return alike(entries, partial(asked_of, self._cascade.models[self._stage]))
 
     def service_s(self, batch: int) -> list[float]:
         """Seconds for batches of 1 to `batch` at the measured pace."""

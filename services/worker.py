@@ -132,7 +132,11 @@ class Worker:
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
         try:
-            late, live = self._parted(self._unobjectionable(entries), claim.now)
+            together, unlike = self._studio.alike(self._unobjectionable(entries))
+            if unlike:  # one batch draws pictures of one kind: others may draw these meanwhile
+                self._settlement.hand_back(unlike)
+                self._lease.carry(together)
+            late, live = self._parted(together, claim.now)
             if not live:
                 self._studio.forget()
             self._settlement.let_go(late)  # first: light may still draw them
