@@ -21,6 +21,7 @@ from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.discriminator import Discriminator
 from models.encoding import encode
 from models.libraries import WEIGHTS_WRONG, pipeline_of
+from models.memory import refuse_what_does_not_fit
 from models.safety import SafetyChecker
 from shared.asked import Asked, asked_of
 from shared.catalog import Cascade
@@ -139,6 +140,7 @@ def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None) -> Di
         # Two threads in one process spin under contention; two workers of one thread each draw more.
         torch.set_num_threads(1)
     model = cascade.models[stage]
+    refuse_what_does_not_fit(model, device, dtype_on(device, model))
     pipeline = load_pipeline(model, device)
     scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
