@@ -20,7 +20,7 @@ from torch import Tensor
 from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.discriminator import Discriminator
 from models.encoding import encode
-from models.libraries import WEIGHTS_WRONG, pipeline_of
+from models.libraries import WEIGHTS_WRONG, modules_of, pipeline_of
 from models.memory import refuse_what_does_not_fit
 from models.safety import SafetyChecker
 from shared.asked import Asked, asked_of
@@ -36,6 +36,7 @@ Pipeline = Callable[..., Any]
 Scorer = Callable[[Tensor, Sequence[str]], list[float]]  # pictures and their prompts in, P(real) out
 Checker = Callable[[Tensor], list[bool]]
 
+CPU: Final = torch.device("cpu")
 STEP_ENDED: Final = "callback_on_step_end"
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
 
@@ -57,6 +58,13 @@ class DiffusionBackend:
         self._scorer = scorer
         self._checker = checker
         self._tells_steps = STEP_ENDED in inspect.signature(pipeline).parameters
+
+    @property
+    def networks(self) -> list[torch.nn.Module]:
+        """All that has weights: the pipeline's networks, the discriminator's and the safety checker's."""
+        owners = (getattr(judge, "__self__", None) for judge in (self._scorer, self._checker))
+        judges = [part for owner in owners if owner is not None for part in vars(owner).values()]
+        return [*modules_of(self._pipeline), *(part for part in judges if isinstance(part, torch.nn.Module))]
 
     def warm_up(self, batches: Sequence[int]) -> None:
         """Draw once at each batch size; raises ModelError, also where the scores are no numbers."""
@@ -133,15 +141,18 @@ class DiffusionBackend:
         return pictures
 
 
-def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None) -> DiffusionBackend:
-    """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError."""
+def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, *, hosted: bool = False) -> DiffusionBackend:
+    """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError.
+
+    `hosted`: the pipeline stays in host memory, in the numbers of the device (models/swapping.py takes it there).
+    """
     device = choose_device(gpu)
     if device.type == "cpu":
         # Two threads in one process spin under contention; two workers of one thread each draw more.
         torch.set_num_threads(1)
     model = cascade.models[stage]
-    refuse_what_does_not_fit(model, device, dtype_on(device, model))
-    pipeline = load_pipeline(model, device)
+    refuse_what_does_not_fit(model, CPU if hosted else device, dtype_on(device, model))
+    pipeline = load_pipeline(model, device, hosted=hosted)
     scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
     return DiffusionBackend(model, stage, pipeline, scorer, checker)
@@ -156,14 +167,17 @@ def choose_device(gpu: str | None) -> torch.device:
     return torch.device("cuda")
 
 
-def load_pipeline(model: Model, device: torch.device) -> Pipeline:
-    """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError."""
+def load_pipeline(model: Model, device: torch.device, *, hosted: bool = False) -> Pipeline:
+    """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError.
+
+    On the device, or in host memory where it is `hosted`.
+    """
     folder = next((folder for folder in model.folders if folder.is_dir()), None)
     try:
         pipeline = pipeline_of(model, str(folder or model.source), dtype_on(device, model))
     except WEIGHTS_WRONG as wrong:
         raise ModelError(_advice(model, folder, wrong)) from wrong
-    loaded: Pipeline = pipeline.to(device)
+    loaded: Pipeline = pipeline if hosted else pipeline.to(device)
     return loaded
 
 

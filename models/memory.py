@@ -16,10 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from models.libraries import part_file
+from shared.catalog import Cascade
 from shared.errors import ModelError
 from shared.model import Model
+from shared.schema import STAGES
 
 GIB: Final = 2**30
+CONTEXT_GIB: Final = 0.5  # what a process has on a GPU before it has loaded anything, some hundred MiB; not in profiles
 ENDING: Final = re.compile(r"(-\d{5}-of-\d{5})?\.safetensors$")  # a large file comes in numbered pieces
 UNLOADED: Final = ("safety_checker",)  # parts that the loader leaves out of any pipeline
 _AVAILABLE: Final = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
@@ -41,6 +44,18 @@ def refuse_what_does_not_fit(model: Model, device: torch.device, dtype: torch.dt
             "memory free: end what else holds memory there, take a larger device, or another cascade; where the two "
             "models of a slot do not fit together, set CASCADE_RESIDENT=host"
         )
+
+
+def both_fit(cascade: Cascade, gpu: str | None) -> bool:
+    """Whether both models stay on a device at their largest profiled batches, by the memory that was measured.
+
+    False where that was not measured: then nobody knows.
+    """
+    measured = [cascade.profile(stage, gpu).memory_gib for stage in STAGES]
+    on_gpu = gpu != "cpu" and torch.cuda.is_available()
+    # Of a GPU all of it, for the other model may be there already; beside each model torch itself lies there.
+    room = torch.cuda.mem_get_info()[1] - len(STAGES) * CONTEXT_GIB * GIB if on_gpu else free_bytes(torch.device("cpu"))
+    return all(measured) and sum(max(each.values()) for each in measured if each) * GIB <= room
 
 
 def weights_bytes(model: Model, dtype: torch.dtype) -> int:

@@ -12,7 +12,7 @@ from logging import Logger
 from statistics import median
 from typing import Final
 
-from models.backend import Abandoned, Backend, Picture, never
+from models.backend import Abandoned, Backend, OutOfMemory, Parkable, Picture, never
 from services.watchdog import Watchdog
 from shared.asked import alike, asked_of, objection
 from shared.blocklist import blocked_phrase
@@ -23,6 +23,7 @@ from shared.errors import ModelError
 from shared.messages import UNSAFE, Entry, Job
 from shared.schema import Stage
 
+MEMORY_PATIENCE_S: Final = 10.0
 PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
 
 
@@ -54,6 +55,35 @@ class Studio:
         self._profiled: list[float] = []
         self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
         self._ceiling: int | None = None
+        self._short_since: float | None = None  # the device's memory has been another's since then
+
+    def park(self) -> None:
+        """Let the device's memory go, where the model waits in host memory for its turn: another draws there now."""
+        if isinstance(self._backend, Parkable) and not self._backend.parked:
+            began = time.monotonic()
+            self._backend.park()
+            self._logger.info("parked", extra={"took_s": time.monotonic() - began})
+
+    def unpark(self) -> bool:
+        """Bring the model to its device, where it is not there; False while another still holds the memory.
+
+        Raises ModelError where that does not end, or the model draws nothing.
+        """
+        if not isinstance(self._backend, Parkable) or not self._backend.parked:
+            return True
+        began, expected_s = time.monotonic(), self._cascade.profile(self._stage, self._gpu).swap_s or 0.0
+        try:
+            with self._watchdog.over((), expected_s, expected_s) if self._watchdog else nullcontext():
+                self._backend.unpark()
+        except OutOfMemory as wrong:  # a process that was killed gives its memory back some moments later
+            self._short_since = self._short_since or began
+            if began - self._short_since > MEMORY_PATIENCE_S:
+                raise
+            self._logger.warning("the device's memory is another's still", extra={"reason": str(wrong)[:300]})
+            return False
+        self._short_since = None
+        self._logger.info("unparked", extra={"took_s": time.monotonic() - began})
+        return True
 
     def objection(self, job: Job) -> tuple[str, str] | None:
         """Why a prompt must not be drawn, as the outcome counts it and in words; None where nothing speaks against it.
