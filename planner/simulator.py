@@ -55,7 +55,14 @@ def main() -> int:
     except TraceError as wrong:
         raise SettingsError(str(wrong)) from None
     policy = make_policy(
-        given.policy, cascade, deadline_s, given.solver, given.dwell_s, peak=peak_rate(arrivals), pinned=given.pinned
+        given.policy,
+        cascade,
+        deadline_s,
+        given.solver,
+        given.dwell_s,
+        peak=peak_rate(arrivals),
+        pinned=given.pinned,
+        resident=SWAPS[given.swap],
     )
     scenario = Scenario(
         cascade=cascade,
