@@ -36,7 +36,6 @@ Pipeline = Callable[..., Any]
 Scorer = Callable[[Tensor, Sequence[str]], list[float]]  # pictures and their prompts in, P(real) out
 Checker = Callable[[Tensor], list[bool]]
 
-CPU: Final = torch.device("cpu")
 STEP_ENDED: Final = "callback_on_step_end"
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
 
@@ -151,7 +150,7 @@ def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, *, ho
         # Two threads in one process spin under contention; two workers of one thread each draw more.
         torch.set_num_threads(1)
     model = cascade.models[stage]
-    refuse_what_does_not_fit(model, CPU if hosted else device, dtype_on(device, model))
+    refuse_what_does_not_fit(model, device, dtype_on(device, model), hosted=hosted)
     pipeline = load_pipeline(model, device, hosted=hosted)
     scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None

@@ -21,6 +21,7 @@ from shared.errors import ModelError
 from shared.model import Model
 from shared.schema import STAGES
 
+CPU: Final = torch.device("cpu")
 GIB: Final = 2**30
 CONTEXT_GIB: Final = 0.5  # what a process has on a GPU before it has loaded anything, some hundred MiB; not in profiles
 ENDING: Final = re.compile(r"(-\d{5}-of-\d{5})?\.safetensors$")  # a large file comes in numbered pieces
@@ -34,9 +35,14 @@ _GROUPS: Final = (
 )
 
 
-def refuse_what_does_not_fit(model: Model, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ModelError where the model's weights are larger than what the device has free."""
-    needed, free = weights_bytes(model, dtype), free_bytes(device)
+def refuse_what_does_not_fit(model: Model, device: torch.device, dtype: torch.dtype, *, hosted: bool = False) -> None:
+    """Raise ModelError where the model's weights are larger than what the device has free.
+
+    `hosted`: they are to lie in host memory, and on the device while no other model does.
+    """
+    needed, free = weights_bytes(model, dtype), free_bytes(CPU if hosted else device)
+    if hosted and device.type == "cuda":
+        free = min(free, torch.cuda.mem_get_info(device)[1])
     if needed > free:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
         raise ModelError(
@@ -54,7 +60,7 @@ def both_fit(cascade: Cascade, gpu: str | None) -> bool:
     measured = [cascade.profile(stage, gpu).memory_gib for stage in STAGES]
     on_gpu = gpu != "cpu" and torch.cuda.is_available()
     # Of a GPU all of it, for the other model may be there already; beside each model torch itself lies there.
-    room = torch.cuda.mem_get_info()[1] - len(STAGES) * CONTEXT_GIB * GIB if on_gpu else free_bytes(torch.device("cpu"))
+    room = torch.cuda.mem_get_info()[1] - len(STAGES) * CONTEXT_GIB * GIB if on_gpu else free_bytes(CPU)
     return all(measured) and sum(max(each.values()) for each in measured if each) * GIB <= room
 
 

@@ -108,6 +108,8 @@ def profile(cascade: Cascade, stage: Stage, given: argparse.Namespace, source: s
         for row in profiling.measure_all(given.batches):
             table.keep(profiling.rows)
             shown.update(task, advance=1, description=f"{model}: batch {row.batch} in {row.p50_s:.3f} s")
+    if profiling.ceiling < max(given.batches):
+        console.print(f"{model}: no more than {profiling.ceiling} fit the memory; larger batches are left out")
     begin["swap_s"] = swap_s(backend, given.device)
     table.finish(profiling.rows, profiling.ceiling, begin)
     return table.path

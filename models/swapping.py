@@ -70,6 +70,8 @@ class Weights:
         for tensor in self._tensors:
             self._keep(tensor.data, self._places[id(tensor)].offset)
             tensor.data = torch.empty(0, dtype=tensor.dtype)
+        if pinned:
+            torch.cuda.empty_cache()  # of networks that were there before
         self._stream = torch.cuda.Stream(device) if pinned else None  # type: ignore[no-untyped-call]
 
     @property

@@ -17,7 +17,7 @@ from shared.config import Resident
 from shared.plans import Plan, Slot, View
 from shared.schema import Stage
 
-# With 5 s a turn, simulated on 4to32 with 16 GPUs: 12 switches at a dwell of 10 s, 18 at one of 3 s, equal FID.
+# With 5 s a turn, simulated on 4to32 with 16 GPUs: 8 switches at a dwell of 10 s, 14 at one of 3 s, equal FID.
 DWELL_TURNS: Final = 2.0
 HOLD_SHARE: Final = 0.1  # of the deadline, at most, goes to waiting for a heavy batch to fill
 PACE_LIMITS: Final = (0.01, 1_000.0)  # beyond these a measured pace is a fault of the clock

@@ -55,6 +55,7 @@ class Studio:
         self._profiled: list[float] = []
         self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
         self._ceiling: int | None = None
+        self._has_been_there = False  # on the device, where the model waits in host memory for its turn
         self._short_since: float | None = None  # the device's memory has been another's since then
 
     def park(self) -> None:
@@ -72,8 +73,10 @@ class Studio:
         if not isinstance(self._backend, Parkable) or not self._backend.parked:
             return True
         began, expected_s = time.monotonic(), self._cascade.profile(self._stage, self._gpu).swap_s or 0.0
+        # The first time it is warmed up too, which may take as long as it likes: as where models stay loaded.
+        watchdog = self._watchdog if self._has_been_there else None
         try:
-            with self._watchdog.over((), expected_s, expected_s) if self._watchdog else nullcontext():
+            with watchdog.over((), expected_s, expected_s) if watchdog else nullcontext():
                 self._backend.unpark()
         except OutOfMemory as wrong:  # a process that was killed gives its memory back some moments later
             self._short_since = self._short_since or began
@@ -81,7 +84,7 @@ class Studio:
                 raise
             self._logger.warning("the device's memory is another's still", extra={"reason": str(wrong)[:300]})
             return False
-        self._short_since = None
+        self._short_since, self._has_been_there = None, True
         self._logger.info("unparked", extra={"took_s": time.monotonic() - began})
         return True
 
