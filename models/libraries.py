@@ -124,8 +124,9 @@ def _revision(whole: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def modules_of(pipeline: Any) -> list[torch.nn.Module]:
-    """The networks of a pipeline, without its scheduler and tokenizers."""
-    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    """The networks of a pipeline, or of one that another object calls; without scheduler and tokenizers."""
+    whole = getattr(pipeline, "pipeline", pipeline)
+    return [part for part in whole.components.values() if isinstance(part, torch.nn.Module)]
 
 
 def classifier_from(folder: Path) -> Any:
