@@ -76,7 +76,7 @@ fuzz: setup ## 2,000 requests made up from the gateway's schema, right and wrong
 	@$(RUN) -m tests.fuzz $(FUZZ)
 
 profile: setup ## measure seconds per batch of the tiny cascade on this machine
-	$(RUN) -m models.profiler --cascade tiny
+	$(RUN) -m models.profile --cascade tiny
 
 system: ## what needs root: Debian's Redis, for redis-cli and a second server in the tests; Chromium for the page's
 	apt-get update && apt-get install -y --no-install-recommends redis-server chromium

@@ -44,9 +44,8 @@ class Trial:
         `changes`: fields of the Scenario that differ from its defaults.
         """
         peak = peak_rate(self.arrivals)
-        made = make_policy(
-            policy, self.cascade, self.deadline_s, self.solver, self.dwell_s, peak=peak, pinned=self.pinned
-        )
+        given = {"peak": peak, "pinned": self.pinned, "resident": changes.get("resident", True)}
+        made = make_policy(policy, self.cascade, self.deadline_s, self.solver, self.dwell_s, **given)
         return self.run_made(policy, made, **changes)
 
     def run_made(self, name: str, policy: Policy, **changes: Any) -> Recording:

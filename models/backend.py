@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from shared.catalog import Cascade
+from shared.config import Resident
 from shared.errors import ModelError, SettingsError
 from shared.messages import Job
 from shared.schema import Stage
@@ -66,24 +67,62 @@ class Backend(Protocol):
         """
 
 
-def open_backend(kind: str, cascade: Cascade, stage: Stage, gpu: str | None = None) -> Backend:
+@runtime_checkable
+class Parkable(Protocol):
+    """A backend that can leave its device: while it is parked another process may use the device's memory."""
+
+    @property
+    def parked(self) -> bool:
+        """Whether it is."""
+
+    def park(self) -> None:
+        """Let the device's memory go, if that was not done; the backend draws nothing while it is parked."""
+
+    def unpark(self) -> None:
+        """Take it again, if it was let go; raises OutOfMemory where another still has it, ModelError."""
+
+
+def open_backend(
+    kind: str, cascade: Cascade, stage: Stage, gpu: str | None = None, resident: Resident = True
+) -> Backend:
     """Load the stage's model.
 
     `kind`: `diffusers`, `sleeping` or, to try what faults do, `faulty`. `gpu`: the GPU type as the profiles name
-    it; "cpu" never uses a GPU, None uses one if there is one. Raises ModelError (weights, device) or
+    it; "cpu" never uses a GPU, None uses one if there is one. `resident`: as of the settings; where the model waits in
+    host memory, the backend is Parkable and begins parked. Raises ModelError (weights, device) or
     SettingsError (kind, profile).
     """
     try:
-        opener = _KINDS[kind]
+        opener = (_HOSTED if _waits_in_host_memory(kind, cascade, gpu, resident) else _KINDS)[kind]
     except KeyError:
         raise SettingsError(f"backend: unknown kind {kind!r}; there are {', '.join(_KINDS)}") from None
     return opener(cascade, stage, gpu)
+
+
+def _waits_in_host_memory(kind: str, cascade: Cascade, gpu: str | None, resident: Resident) -> bool:
+    if resident != "auto" or kind != "diffusers":
+        return resident == "host"
+    from models.memory import both_fit
+
+    return not both_fit(cascade, gpu)
 
 
 def _diffusers(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
     from models.diffusion import open_diffusion
 
     return open_diffusion(cascade, stage, gpu)
+
+
+def _swapping(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
+    from models.swapping import open_swapping
+
+    return open_swapping(cascade, stage, gpu)
+
+
+def _sleeping_hosted(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
+    from models.sleeping import SleepingSwapper
+
+    return SleepingSwapper(cascade, stage, gpu)
 
 
 def _sleeping(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:
@@ -103,3 +142,4 @@ _KINDS: Final[Mapping[str, Callable[[Cascade, Stage, str | None], Backend]]] = {
     "sleeping": _sleeping,
     "faulty": _faulty,
 }
+_HOSTED: Final = {**_KINDS, "diffusers": _swapping, "sleeping": _sleeping_hosted}

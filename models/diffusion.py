@@ -20,14 +20,16 @@ from torch import Tensor
 from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.discriminator import Discriminator
 from models.encoding import encode
-from models.libraries import WEIGHTS_WRONG, pipeline_of
+from models.libraries import WEIGHTS_WRONG, modules_of, pipeline_of
+from models.memory import refuse_what_does_not_fit
 from models.safety import SafetyChecker
+from shared.asked import Asked, asked_of
 from shared.catalog import Cascade
 from shared.errors import ModelError
 from shared.messages import Job
 from shared.model import Model
 from shared.schema import Stage
-from shared.sizes import asked_size, measures
+from shared.sizes import measures
 
 # A diffusers pipeline: prompts, generators and settings in, (pictures, ...) out.
 Pipeline = Callable[..., Any]
@@ -56,6 +58,13 @@ class DiffusionBackend:
         self._checker = checker
         self._tells_steps = STEP_ENDED in inspect.signature(pipeline).parameters
 
+    @property
+    def networks(self) -> list[torch.nn.Module]:
+        """All that has weights: the pipeline's networks, the discriminator's and the safety checker's."""
+        owners = (getattr(judge, "__self__", None) for judge in (self._scorer, self._checker))
+        judges = [part for owner in owners if owner is not None for part in vars(owner).values()]
+        return [*modules_of(self._pipeline), *(part for part in judges if isinstance(part, torch.nn.Module))]
+
     def warm_up(self, batches: Sequence[int]) -> None:
         """Draw once at each batch size; raises ModelError, also where the scores are no numbers."""
         for batch in batches:
@@ -66,24 +75,22 @@ class DiffusionBackend:
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
         drawn: dict[int, Picture] = {}
-        for size, places in self._by_size(jobs).items():
-            alike = self._draw_alike([jobs[place] for place in places], size, abandoned)
+        for asked, places in self._by_kind(jobs).items():
+            alike = self._draw_alike([jobs[place] for place in places], asked, abandoned)
             drawn |= zip(places, alike, strict=True)
         return [drawn[place] for place in range(len(jobs))]
 
-    def _by_size(self, jobs: Sequence[Job]) -> dict[str, list[int]]:
-        """Places in the batch by the size asked for, "" for the model's own: a tensor holds pictures of one size."""
-        own = f"{self._model.size}x{self._model.size}"
-        places: dict[str, list[int]] = {}
+    def _by_kind(self, jobs: Sequence[Job]) -> dict[Asked, list[int]]:
+        """Places in the batch by what is asked for: a tensor holds pictures of one size, drawn in the same steps."""
+        places: dict[Asked, list[int]] = {}
         for place, job in enumerate(jobs):
-            size = asked_size(job) or own
-            places.setdefault("" if size == own else size, []).append(place)
+            places.setdefault(asked_of(self._model, job), []).append(place)
         return places
 
-    def _draw_alike(self, jobs: Sequence[Job], size: str, abandoned: Abandoned) -> list[Picture]:
+    def _draw_alike(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> list[Picture]:
         try:
             # The score is of the picture that is given, in its 256 levels.
-            pictures = (self._pictures(jobs, size, abandoned) * 255).round() / 255
+            pictures = (self._pictures(jobs, asked, abandoned) * 255).round() / 255
             scores: Sequence[float | None] = self._scored(pictures, jobs)
             flags = self._checker(pictures) if self._checker else [False] * len(jobs)
         except (torch.OutOfMemoryError, MemoryError) as wrong:
@@ -99,16 +106,17 @@ class DiffusionBackend:
         return self._scorer(pictures, [job.prompt for job in jobs]) if self._scorer else [None] * len(jobs)
 
     @torch.inference_mode()
-    def _pictures(self, jobs: Sequence[Job], size: str, abandoned: Abandoned) -> Tensor:
+    def _pictures(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> Tensor:
+        sides = dict(zip(("width", "height"), measures(asked.size), strict=True))
         drawn = self._pipeline(
             prompt=[job.prompt for job in jobs],
             # On the CPU whatever the device: a seed then means the same picture everywhere.
             generator=[torch.Generator().manual_seed(job.seed % SEEDS) for job in jobs],
-            num_inference_steps=self._model.steps,
-            guidance_scale=self._model.guidance,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance,
             output_type="pt",
             return_dict=False,
-            **(dict(zip(("width", "height"), measures(size), strict=True)) if size else {}),
+            **(sides if asked.size != self._model.own_size else {}),
             **self._between_steps(abandoned),
         )
         return self._checked(drawn[0], len(jobs))
@@ -132,14 +140,18 @@ class DiffusionBackend:
         return pictures
 
 
-def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None) -> DiffusionBackend:
-    """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError."""
+def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, *, hosted: bool = False) -> DiffusionBackend:
+    """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError.
+
+    `hosted`: the pipeline stays in host memory, in the numbers of the device (models/swapping.py takes it there).
+    """
     device = choose_device(gpu)
     if device.type == "cpu":
         # Two threads in one process spin under contention; two workers of one thread each draw more.
         torch.set_num_threads(1)
     model = cascade.models[stage]
-    pipeline = load_pipeline(model, device)
+    refuse_what_does_not_fit(model, device, dtype_on(device, model), hosted=hosted)
+    pipeline = load_pipeline(model, device, hosted=hosted)
     scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
     return DiffusionBackend(model, stage, pipeline, scorer, checker)
@@ -154,14 +166,17 @@ def choose_device(gpu: str | None) -> torch.device:
     return torch.device("cuda")
 
 
-def load_pipeline(model: Model, device: torch.device) -> Pipeline:
-    """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError."""
+def load_pipeline(model: Model, device: torch.device, *, hosted: bool = False) -> Pipeline:
+    """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError.
+
+    On the device, or in host memory where it is `hosted`.
+    """
     folder = next((folder for folder in model.folders if folder.is_dir()), None)
     try:
         pipeline = pipeline_of(model, str(folder or model.source), dtype_on(device, model))
     except WEIGHTS_WRONG as wrong:
         raise ModelError(_advice(model, folder, wrong)) from wrong
-    loaded: Pipeline = pipeline.to(device)
+    loaded: Pipeline = pipeline if hosted else pipeline.to(device)
     return loaded
 
 

@@ -123,6 +123,12 @@ def _revision(whole: Mapping[str, Any]) -> dict[str, Any]:
     return {"revision": whole["revision"]} if "revision" in whole else {}
 
 
+def modules_of(pipeline: Any) -> list[torch.nn.Module]:
+    """The networks of a pipeline, or of one that another object calls; without scheduler and tokenizers."""
+    whole = getattr(pipeline, "pipeline", pipeline)
+    return [part for part in whole.components.values() if isinstance(part, torch.nn.Module)]
+
+
 def classifier_from(folder: Path) -> Any:
     """An EfficientNet in single precision, ready to judge; raises one of WEIGHTS_WRONG."""
     _quieten()

@@ -12,6 +12,7 @@ from typing import Final
 from models.backend import Abandoned, NobodyWaits, Picture, never
 from shared.cascade import recorded_score
 from shared.catalog import Cascade
+from shared.errors import ModelError
 from shared.messages import Job
 from shared.schema import Stage
 
@@ -45,3 +46,25 @@ class SleepingBackend:
         if self.stage == "heavy":
             return [Picture(b"") for _ in jobs]
         return [Picture(b"", recorded_score(self._cascade.scores, job.id, job.parameters.get("index"))) for job in jobs]
+
+
+class SleepingSwapper(SleepingBackend):
+    """The same for a slot whose models do not fit together: it takes the profiled seconds of a swap too."""
+
+    parked = True
+
+    def park(self) -> None:
+        """Nothing is let go; letting go takes no time that counts."""
+        self.parked = True
+
+    def unpark(self) -> None:
+        """Take the profiled seconds of a swap; raises nothing."""
+        if self.parked:
+            self._sleep(self._cascade.profile(self.stage, self._gpu).swap_s or 0.0)
+            self.parked = False
+
+    def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
+        """As ever; raises ModelError while it is parked."""
+        if self.parked:
+            raise ModelError("the model is parked")
+        return super().draw(jobs, abandoned)

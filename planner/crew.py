@@ -56,9 +56,8 @@ class Crew:
         worker.stage, worker.turning = None, wanted
         if wanted:
             worker.incarnation += 1
-            takes_s = self._scenario.switch_s + (0.0 if self._scenario.resident else self._scenario.load_s)
             # The first plan finds the models loaded.
-            delay_s = takes_s if self._clock.now > 0 else 0.0
+            delay_s = self._scenario.turn_s(wanted, worker.gpu) if self._clock.now > 0 else 0.0
             self._clock.at(self._clock.now + delay_s, self._begin, worker, worker.incarnation, wanted)
 
     def _begin(self, worker: Worker, incarnation: int, stage: Stage) -> None:

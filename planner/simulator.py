@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from planner.deployment import Deployment
 from planner.policies import POLICIES, make_policy
 from planner.scenario import Scenario, fleet
 from shared.catalog import load_cascade
-from shared.config import Settings
+from shared.config import Resident, Settings
 from shared.errors import SettingsError
 from shared.process import guarded
 from shared.recording import Recording
@@ -30,6 +30,7 @@ from traces.read import Arrival, TraceError, read_prompts, read_trace, scale
 
 __all__ = ["Scenario", "fleet", "simulate", "worded"]
 
+SWAPS: Final[Mapping[str | None, Resident]] = {None: True, "disk": False, "host": "host"}
 PEAK_S: Final = 10.0  # seconds over which a peak is measured: a shorter one is met by the queue
 
 
@@ -54,7 +55,14 @@ def main() -> int:
     except TraceError as wrong:
         raise SettingsError(str(wrong)) from None
     policy = make_policy(
-        given.policy, cascade, deadline_s, given.solver, given.dwell_s, peak=peak_rate(arrivals), pinned=given.pinned
+        given.policy,
+        cascade,
+        deadline_s,
+        given.solver,
+        given.dwell_s,
+        peak=peak_rate(arrivals),
+        pinned=given.pinned,
+        resident=SWAPS[given.swap],
     )
     scenario = Scenario(
         cascade=cascade,
@@ -65,7 +73,7 @@ def main() -> int:
         mean_time_between_failures_s=given.mean_time_between_failures_s,
         repair_s=given.repair_s,
         jitter_s=given.jitter_s,
-        resident=not given.swap,
+        resident=SWAPS[given.swap],
         keep_outcomes=False,
     )
     summary = summarise(simulate(arrivals, scenario), cascade)
@@ -113,7 +121,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mean-time-between-failures-s", type=float, default=math.inf, help="of one worker")
     parser.add_argument("--repair-s", type=float, default=20.0, help="until a failed worker is back")
     parser.add_argument("--jitter-s", type=float, default=0.0, help="a batch takes up to this much longer")
-    parser.add_argument("--swap", action="store_true", help="one model is loaded at a time; a change takes seconds")
+    parser.add_argument(
+        "--swap", nargs="?", const="disk", choices=["disk", "host"], help="one model is loaded at a time, from there"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of faults and jitter")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     return parser.parse_args()

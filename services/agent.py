@@ -211,7 +211,7 @@ class Agent:
     def _about(self, listing: Mapping[str, str]) -> dict[str, str]:
         settings = self._settings
         about = {"name": settings.node, "slots": str(settings.slots), "gpu": settings.gpu or ""}
-        about["resident"] = "1" if settings.resident else "0"
+        about["resident"] = "1" if settings.resident else "0"  # host: both processes run, too
         return about | dict(listing)
 
 

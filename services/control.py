@@ -122,7 +122,8 @@ class Control:
 def main() -> int:
     """Run the planner until SIGTERM."""
     names = ["redis_url", "deployment", "cascade", "policy", "solver", "deadline_s", "plan_period_s", "dwell_s"]
-    settings = load(parser(__doc__ or "", [*names, "peak_per_s", "pinned", "lease_s", "log_dir"]).parse_args())
+    names += ["resident", "peak_per_s", "pinned", "lease_s", "log_dir"]
+    settings = load(parser(__doc__ or "", names).parse_args())
     logger = configure("control", settings.log_dir)
     cascade = load_cascade(settings.cascade)
     policy = make_policy(
@@ -133,6 +134,7 @@ def main() -> int:
         dwell_s=settings.dwell_s,
         peak=settings.peak_per_s,
         pinned=settings.pinned,
+        resident=settings.resident,
     )
     stop = Stop().listen()
     control = Control(settings, cascade, policy, logger)

@@ -7,12 +7,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from logging import Logger
 from statistics import median
 from typing import Final
 
-from models.backend import Abandoned, Backend, Picture, never
+from models.backend import Abandoned, Backend, OutOfMemory, Parkable, Picture, never
 from services.watchdog import Watchdog
+from shared.asked import alike, asked_of, objection
 from shared.blocklist import blocked_phrase
 from shared.broker import Broker
 from shared.catalog import Cascade
@@ -20,8 +22,8 @@ from shared.config import Settings
 from shared.errors import ModelError
 from shared.messages import UNSAFE, Entry, Job
 from shared.schema import Stage
-from shared.sizes import asked_size
 
+MEMORY_PATIENCE_S: Final = 10.0
 PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
 
 
@@ -53,6 +55,38 @@ class Studio:
         self._profiled: list[float] = []
         self._ratios: deque[float] = deque(maxlen=PACE_BATCHES)
         self._ceiling: int | None = None
+        self._has_been_there = False  # on the device, where the model waits in host memory for its turn
+        self._short_since: float | None = None  # the device's memory has been another's since then
+
+    def park(self) -> None:
+        """Let the device's memory go, where the model waits in host memory for its turn: another draws there now."""
+        if isinstance(self._backend, Parkable) and not self._backend.parked:
+            began = time.monotonic()
+            self._backend.park()
+            self._logger.info("parked", extra={"took_s": time.monotonic() - began})
+
+    def unpark(self) -> bool:
+        """Bring the model to its device, where it is not there; False while another still holds the memory.
+
+        Raises ModelError where that does not end, or the model draws nothing.
+        """
+        if not isinstance(self._backend, Parkable) or not self._backend.parked:
+            return True
+        began, expected_s = time.monotonic(), self._cascade.profile(self._stage, self._gpu).swap_s or 0.0
+        # The first time it is warmed up too, which may take as long as it likes: as where models stay loaded.
+        watchdog = self._watchdog if self._has_been_there else None
+        try:
+            with watchdog.over((), expected_s, expected_s) if watchdog else nullcontext():
+                self._backend.unpark()
+        except OutOfMemory as wrong:  # a process that was killed gives its memory back some moments later
+            self._short_since = self._short_since or began
+            if began - self._short_since > MEMORY_PATIENCE_S:
+                raise
+            self._logger.warning("the device's memory is another's still", extra={"reason": str(wrong)[:300]})
+            return False
+        self._short_since, self._has_been_there = None, True
+        self._logger.info("unparked", extra={"took_s": time.monotonic() - began})
+        return True
 
     def objection(self, job: Job) -> tuple[str, str] | None:
         """Why a prompt must not be drawn, as the outcome counts it and in words; None where nothing speaks against it.
@@ -61,10 +95,11 @@ class Studio:
         """
         if phrase := blocked_phrase(job.prompt, self._cascade.blocked):
             return UNSAFE, f"the prompt holds the blocked phrase {phrase!r}"
-        size, sizes = asked_size(job), self._cascade.sizes_of(job.route)
-        if size is not None and size not in sizes:
-            return "size", f"size {size[:20]} is not among those of this cascade: {', '.join(sizes) or 'none'}"
-        return None
+        return objection(self._cascade, job)
+
+    def alike(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """Those that the model draws together with the most urgent one, and the rest."""
+        return alike(entries, partial(asked_of, self._cascade.models[self._stage]))
 
     def service_s(self, batch: int) -> list[float]:
         """Seconds for batches of 1 to `batch` at the measured pace."""

@@ -3,7 +3,8 @@
     streams ──claim──> batch ──draw──> pictures ──decide──> hop to heavy, or to the end
 
 It reads only while the plan gives its slot to its stage and it holds the slot's token, and gives the token
-up after the batch in which it saw another plan.
+up after the batch in which it saw another plan. A model that waits in host memory for its turn leaves the device
+before the token is given up, and comes back once it is held.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from shared.process import Stop, guarded, parting, patiently, until_done
 from shared.schema import Stage
 
 SLOT_RETRY_S: Final = 0.02  # the other process of the slot is finishing its batch
+MEMORY_RETRY_S: Final = 0.2  # the other process of the slot was killed and its memory is not free yet
 TRACEBACK_LIMIT: Final = 4_000  # characters of its end
 
 
@@ -75,12 +77,16 @@ class Worker:
     def _turn(self) -> float:
         plan = self._current_plan()
         if plan is None or plan.assignment.get(self._lease.slot_name) != self._stage:
+            self._studio.park()
             self._lease.give_up_slot(self._broker)
             self._lease.changed.wait(BLOCK_S)
             self._lease.changed.clear()
             return 0.0
         if not self._lease.take_slot(self._broker):
+            self._studio.park()  # for whoever took it while this worker was cut off
             return SLOT_RETRY_S
+        if not self._studio.unpark():
+            return MEMORY_RETRY_S
         # After a turn in which Redis refused a prompt the others come first: such prompts may be many.
         others_first, self._settlement.refused = self._settlement.refused, False
         claim = self._claim(plan, suspects=not others_first)
@@ -101,7 +107,10 @@ class Worker:
         """Give everything back."""
         if self._shaken:
             self._settlement.hand_back_all()
-        self._lease.end(self._broker)
+        try:
+            self._studio.park()
+        finally:
+            self._lease.end(self._broker)
 
     def die(self) -> None:
         """End the lease with the prompt that broke this worker in hand: it is charged with a death."""
@@ -132,7 +141,11 @@ class Worker:
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
         try:
-            late, live = self._parted(self._unobjectionable(entries), claim.now)
+            together, unlike = self._studio.alike(self._unobjectionable(entries))
+            if unlike:  # one batch draws pictures of one kind: others may draw these meanwhile
+                self._settlement.hand_back(unlike)
+                self._lease.carry(together)
+            late, live = self._parted(together, claim.now)
             if not live:
                 self._studio.forget()
             self._settlement.let_go(late)  # first: light may still draw them
@@ -236,8 +249,10 @@ class Worker:
 
 def main() -> int:
     """Run a worker until SIGTERM; while the model loads, SIGTERM ends it at once."""
-    names = ["redis_url", "deployment", "cascade", "backend", "stage", "node", "slot", "gpu", "deadline_s"]
-    options = parser(__doc__ or "", [*names, "lease_s", "hang_s", "grace_s", "picture_ttl_s", "done_keep_s", "log_dir"])
+    names = ["redis_url", "deployment", "cascade", "backend", "stage", "node", "slot", "gpu", "resident"]
+    options = parser(
+        __doc__ or "", [*names, "deadline_s", "lease_s", "hang_s", "grace_s", "picture_ttl_s", "done_keep_s", "log_dir"]
+    )
     settings = load(options.parse_args())
     if settings.stage is None:
         raise SettingsError("stage: say --stage light or --stage heavy")
@@ -249,7 +264,7 @@ def main() -> int:
     lease = Lease(settings, stage, consumer, cascade.models[stage].name, logger)
     until_done(lease.start, Stop(), logger)  # before the model takes the GPU; SIGTERM, not yet caught, ends the waiting
     try:
-        backend = open_backend(settings.backend, cascade, stage, settings.gpu)
+        backend = open_backend(settings.backend, cascade, stage, settings.gpu, settings.resident)
         backend.warm_up([1])
     except ModelError as wrong:
         said = str(wrong)[:300]

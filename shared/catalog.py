@@ -59,6 +59,17 @@ class Cascade:
         """What a prompt of that route may ask for: one sent straight to heavy may still be drawn light."""
         return self.models["light"].sizes if route == "light" else self.sizes
 
+    def steps_of(self, route: str) -> tuple[int, ...]:
+        """The steps that a prompt of that route may ask for, ascending."""
+        return tuple(sorted({steps for model in self._on(route) for steps in model.steps_allowed}))
+
+    def guidance_of(self, route: str) -> tuple[float, ...]:
+        """The guidance that it may ask for, likewise."""
+        return tuple(sorted({guidance for model in self._on(route) for guidance in model.guidance_allowed}))
+
+    def _on(self, route: str) -> list[Model]:
+        return [model for stage, model in self.models.items() if route in ("cascade", stage)]
+
     def profile(self, stage: Stage, gpu: str | None = None) -> Profile:
         """The stage's profile on a GPU type (default: the cascade's own); raises SettingsError."""
         by_gpu = self.profiles[stage]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shared.errors import SettingsError
 from shared.schema import Stage
@@ -23,6 +23,7 @@ PREFIX: Final = "CASCADE_"
 # Of the deadline. Longer, and a dead worker's prompts come back too late to be drawn; shorter, and a worker that
 # loads a model or starves on a shared machine loses prompts that it would have drawn.
 LEASE_SHARE: Final = 0.4
+Resident = bool | Literal["host", "auto"]
 
 
 class Settings(BaseModel):
@@ -40,7 +41,11 @@ class Settings(BaseModel):
     )
     deadline_s: float | None = Field(None, gt=0, description="promise on latency; default: the cascade's")
     node: str = Field(default_factory=socket.gethostname, pattern=r"^[\w.-]+$", description="this machine's name")
-    resident: bool = Field(True, description="keep both models of a slot loaded; false: the agent swaps them")
+    resident: Resident = Field(
+        True,
+        description="true: both models of a slot stay on its GPU; host: the one that does not draw waits in host "
+        "memory; auto: host unless the profiles show that both fit; false: one is loaded, the agent swaps them",
+    )
     slots: int = Field(1, ge=1, le=512, description="GPUs, or shares of one, on this node")
     gpu: str | None = Field(None, description="GPU type of this node; default: the cascade's")
     stage: Stage | None = Field(None, description="which model a worker runs")
@@ -66,6 +71,14 @@ class Settings(BaseModel):
     http_keys: Path | None = Field(None, description="TOML file with the gateway's API keys (services.ctl key add)")
     supervisor_socket: Path = Field(Path("logs/supervisor.sock"), description="unix socket of the node's supervisor")
     log_dir: Path | None = Field(None, description="folder for JSON-line logs; default: standard error only")
+
+    @field_validator("resident", mode="before")
+    @classmethod
+    def _resident_is_known(cls, given: Any) -> Any:
+        known = {"true": True, "1": True, "false": False, "0": False, "host": "host", "auto": "auto"}
+        if str(given).lower() not in known:
+            raise ValueError("must be true, false, host or auto")
+        return known[str(given).lower()]
 
     @model_validator(mode="after")
     def _lease_fits_the_deadline(self) -> Settings:

@@ -7,22 +7,35 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
+from shared.config import Resident
 from shared.errors import SettingsError
-from shared.tables import rows
+from shared.tables import Row, rows
+
+BEGINNING: Final = ("load_s", "warm_s", "swap_s")  # columns of a profile that are the same for all batch sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Seconds per batch of one model on one GPU type, by batch size, ascending."""
+    """Seconds per batch of one model on one GPU type, by batch size, ascending; and what it takes to begin.
+
+    `load_s`: until a new process has loaded the weights from disk; `warm_s`: for its first batch; `swap_s`: until the
+    weights have come to the device from a copy in host memory. `memory_gib`: by batch size. What was not measured is
+    None, and missing.
+    """
 
     model: str
     gpu: str
     p50_s: Mapping[int, float]
     p95_s: Mapping[int, float]
+    load_s: float | None = None
+    warm_s: float | None = None
+    swap_s: float | None = None
+    memory_gib: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -37,6 +50,14 @@ class Profile:
         """The 95th percentile of the seconds for a batch, likewise."""
         return interpolate(tuple(self.p95_s.items()), batch)
 
+    def turn_s(self, resident: Resident) -> float | None:
+        """Seconds until a device that had another model can draw with this one; None where that was not measured."""
+        if resident is True:
+            return 0.0
+        if resident is False:
+            return None if self.load_s is None else self.load_s + (self.warm_s or 0.0)
+        return self.swap_s
+
     def up_to(self, ceiling: int) -> Profile:
         """The same profile without the batches that do not fit the GPU's memory; batch 1 stays."""
         small = [batch for batch in self.p50_s if batch <= max(1, ceiling)]
@@ -44,6 +65,7 @@ class Profile:
             self,
             p50_s={batch: self.p50_s[batch] for batch in small},
             p95_s={batch: self.p95_s[batch] for batch in small},
+            memory_gib={batch: self.memory_gib[batch] for batch in small if batch in self.memory_gib},
         )
 
     def scaled(self, pace: float) -> Profile:
@@ -88,9 +110,14 @@ def interpolate(points: tuple[tuple[float, float], ...], x: float) -> float:
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:
-    """`model,gpu,batch,p50_s,p95_s,...` -> GPU type -> profile; raises SettingsError with file and line."""
+    """`model,gpu,batch,p50_s,p95_s,...` -> GPU type -> profile; raises SettingsError with file and line.
+
+    The seconds of loading and the like are the GPU type's: of its rows the first that gives them counts.
+    """
     p50: dict[str, dict[int, float]] = {}
     p95: dict[str, dict[int, float]] = {}
+    memory: dict[str, dict[int, float]] = {}
+    begin: dict[str, dict[str, float]] = {}
     for row in rows(path):
         gpu, batch, seconds = row.text("gpu"), row.count("batch"), row.number("p50_s")
         if seconds <= 0:
@@ -104,7 +131,21 @@ def read_profiles(path: Path) -> dict[str, Profile]:
         p95.setdefault(gpu, {})[batch] = row.number("p95_s", seconds)
         if p95[gpu][batch] < seconds:
             raise row.wrong(f"p95_s must be at least p50_s, not {p95[gpu][batch]:g}")
-    return {gpu: Profile(path.stem, gpu, p50[gpu], p95[gpu]) for gpu in p50}
+        if row.get("memory_gib"):
+            memory.setdefault(gpu, {})[batch] = _not_negative(row, "memory_gib")
+        for name in BEGINNING:
+            if row.get(name):
+                begin.setdefault(gpu, {}).setdefault(name, _not_negative(row, name))
+    return {
+        gpu: Profile(path.stem, gpu, p50[gpu], p95[gpu], memory_gib=memory.get(gpu, {}), **begin.get(gpu, {}))
+        for gpu in p50
+    }
+
+
+def _not_negative(row: Row, name: str) -> float:
+    if (value := row.number(name)) < 0:
+        raise row.wrong(f"{name} must not be negative, not {value:g}")
+    return value
 
 
 def read_curves(path: Path) -> dict[tuple[str, str], Curve]:

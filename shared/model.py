@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from pydantic.dataclasses import dataclass
 
 from shared.sizes import allowed_sizes
+from shared.wire import GUIDANCE, STEPS
 
 TABLES: Final = Path(__file__).resolve().parent.parent / "models"
 WEIGHTS: Final = "weights"  # folder beside a catalogue: what was fetched or trained, by the model's name
@@ -49,8 +50,8 @@ class Model:
     folder. `variant`: which of several weight files, such as fp16. `pipeline`, `scheduler`: classes of diffusers;
     empty: as the folder's own model_index.json says; `scheduler_settings` change single settings of it. `parts`:
     parts that come from elsewhere, by their names in the pipeline. `without`: parts that are left out. `memory_gib`:
-    of the weights and a batch of one. `sizes`: what may be asked for, `<width>x<height>`. `home`: the catalogue's
-    folder.
+    of the weights and a batch of one. `sizes`, `steps_allowed`, `guidance_allowed`: what may be asked for, sizes as
+    `<width>x<height>`; its own alone where nothing is said, for profiles are of that. `home`: the catalogue's folder.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -61,6 +62,10 @@ class Model:
     memory_gib: Annotated[float, Field(gt=0)]
     licence: str = ""
     sizes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    steps_allowed: Annotated[tuple[Annotated[int, Field(ge=STEPS[0], le=STEPS[1])], ...], Field(strict=False)] = ()
+    guidance_allowed: Annotated[
+        tuple[Annotated[float, Field(ge=GUIDANCE[0], le=GUIDANCE[1])], ...], Field(strict=False)
+    ] = ()
     revision: _Revision = ""
     variant: str = ""
     pipeline: _ClassName = ""
@@ -80,9 +85,19 @@ class Model:
         return sizes
 
     @model_validator(mode="after")
-    def _own_size_is_known(self) -> Model:
+    def _its_own_is_allowed(self) -> Model:
         object.__setattr__(self, "sizes", allowed_sizes(self.sizes, self.size))
+        for name, own in (("steps", self.steps), ("guidance", self.guidance)):
+            allowed = getattr(self, f"{name}_allowed") or (own,)
+            if own not in allowed:
+                raise ValueError(f"{name}_allowed: {own:g}, the model's own, is missing")
+            object.__setattr__(self, f"{name}_allowed", allowed)
         return self
+
+    @property
+    def own_size(self) -> str:
+        """The size it was made for, as `<width>x<height>`."""
+        return f"{self.size}x{self.size}"
 
     @property
     def folders(self) -> tuple[Path, ...]:

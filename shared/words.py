@@ -26,6 +26,8 @@ REASONS: Final[Mapping[str, str]] = {
     "error": "drawing went wrong",
     "unsafe": "the prompt or its picture was judged unsafe",
     "size": "a size that the cascade does not draw",
+    "steps": "a number of steps that the cascade does not draw in",
+    "guidance": "a guidance that the cascade does not draw with",
     "malformed": "the entry was no prompt",
     "poison": "workers died while they drew it",
     "hang": "drawing it did not end",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.agent import Action, actions, wanted_programs
-from shared.config import Settings
+from shared.config import Resident, Settings
 from shared.schema import Stage
 from tests.helpers import a_plan
 
@@ -63,9 +63,10 @@ def test_without_a_plan_a_node_shows_itself() -> None:
     assert wanted_programs(Settings(node="n", slots=2, resident=False), None, {}) == {LIGHT, "worker-1-light"}
 
 
-def test_where_both_fit_both_run_whatever_the_plan() -> None:
+@pytest.mark.parametrize("resident", [True, "host", "auto"])
+def test_where_both_fit_or_wait_in_host_memory_both_run_whatever_the_plan(resident: Resident) -> None:
     plan = a_plan(assignment={"n:0": "heavy"})
-    assert wanted_programs(Settings(node="n", slots=1, resident=True), plan, {}) == {LIGHT, HEAVY}
+    assert wanted_programs(Settings(node="n", slots=1, resident=resident), plan, {}) == {LIGHT, HEAVY}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from planner.policies.quality import quality
 from planner.policies.static import static
 from planner.solvers import make_solver
 from shared.catalog import Cascade
+from shared.config import Resident
 from shared.errors import SettingsError
 from shared.plans import Plan, View
 
@@ -45,16 +46,17 @@ def make_policy(
     clock: Callable[[], float] = time.perf_counter,
     peak: float | None = None,
     pinned: Path | None = None,
+    resident: Resident = True,
 ) -> Policy:
     """The policy of that name; its plans say who solved and in how many milliseconds of `clock`.
 
     `peak`: the most prompts/s to come, which `static` needs. `pinned`: the file with the plan of `pinned`.
-    Raises SettingsError for an unknown policy or solver, a cascade without a quality curve, or where the
-    policy lacks its peak or its file.
+    `resident`: where the models of a slot stay. Raises SettingsError for an unknown policy or solver, a cascade
+    without a quality curve, or where the policy lacks its peak or its file.
     """
     if name not in POLICIES:
         raise SettingsError(f"policy: no {name!r}; there are {', '.join(POLICIES)}")
-    setup = Setup(cascade, deadline_s, make_solver(solver), dwell_s, peak, pinned)
+    setup = Setup(cascade, deadline_s, make_solver(solver), dwell_s, peak, pinned, resident)
     decide = POLICIES[name](setup)
     if name in UNSOLVED:
         return decide

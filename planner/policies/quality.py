@@ -21,7 +21,7 @@ RELIEF: Final = 0.1  # a fleet is rearranged at equal quality only where its bus
 def quality(setup: Setup) -> Policy:
     """Solve the program each time; hold the worker counts still where that costs nothing.
 
-    Counts that changed stand for `dwell_s`, unless the light stage can no longer carry the demand.
+    Counts that changed stand for the dwell, unless the light stage can no longer carry the demand.
     The batches, the heavy share and the threshold follow every plan.
     """
     loss = loss_points(setup.cascade.curve())
@@ -32,7 +32,8 @@ def quality(setup: Setup) -> Policy:
         needed = setup.solver.solve(case)
         if needed is None:
             return draft(NAME, view, cascade, case, all_light(case, cascade), no_plan(case))
-        held = view.plan is not None and view.plan.policy == NAME and view.now - view.plan.staffed < setup.dwell_s
+        dwell_s = setup.dwell_on(view.slots)
+        held = view.plan is not None and view.plan.policy == NAME and view.now - view.plan.staffed < dwell_s
         staffed = _staff(case, needed, held)
         return eager(draft(NAME, view, cascade, case, staffed, binding(case, staffed)), view, cascade, case)
 

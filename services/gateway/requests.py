@@ -12,11 +12,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from services.gateway.callers import Caller
 from services.gateway.errors import ApiError
 from services.gateway.pictures import PictureFormat
+from shared.asked import objection
 from shared.catalog import Cascade
 from shared.messages import USER, Job, Route
 from shared.schema import BATCH, NORMAL, URGENT, Stage
 from shared.sizes import AUTO, SIZE
-from shared.wire import LONGEST_S, PROMPT_LIMIT, check_prompt
+from shared.wire import GUIDANCE, LONGEST_S, PROMPT_LIMIT, STEPS, check_prompt
 
 Quality = Literal["auto", "low", "medium", "high"]
 ROUTES: Final[Mapping[Quality, Route]] = {"low": "light", "high": "heavy", "medium": "cascade", "auto": "cascade"}
@@ -46,6 +47,12 @@ class Wish(BaseModel):
     quality: Quality | None = Field(
         "auto", description="low: the light model alone; high: straight to the heavy one; medium and auto: the cascade"
     )
+    steps: Annotated[int, Field(ge=STEPS[0], le=STEPS[1])] | None = Field(
+        None, description="out of the catalogue; a model that may not be asked for so many draws with its own"
+    )
+    guidance: Annotated[float, Field(ge=GUIDANCE[0], le=GUIDANCE[1])] | None = Field(
+        None, description="likewise", allow_inf_nan=False
+    )
     seed: int | None = Field(None, ge=0, lt=SEED_LIMIT, description="the same seed draws the same picture")
     deadline_s: float | None = Field(
         None, gt=0, le=LONGEST_S, allow_inf_nan=False, description="seconds to be promised a picture within"
@@ -60,15 +67,15 @@ class Wish(BaseModel):
     ) -> list[Job]:
         """A prompt for each id, with seeds that follow each other; `extra`: what else is to travel with each.
 
-        Raises ApiError that names the field: 404 another model, 422 a size that is not drawn, 403 too urgent a class.
+        Raises ApiError that names the field: 404 another model, 422 what is not drawn here, 403 too urgent a class.
         """
         if self.model not in (None, cascade.name):
             message = f"there is no model {self.model!r} here; there is {cascade.name!r}"
             raise ApiError(404, message, code="model_not_found", param="model")
         seed = seed_of(ids[0]) if self.seed is None else self.seed
-        size = self.picture_size(cascade)
+        asked = {SIZE: self.picture_size(cascade), "steps": self.steps, "guidance": self.guidance}
         signature = caller.signature(self.user)
-        return [
+        jobs = [
             Job(
                 id=prompt_id,
                 prompt=self.prompt,
@@ -77,11 +84,14 @@ class Wish(BaseModel):
                 seed=seed + place,
                 route=self.route,
                 priority=caller.urgency(self.priority),
-                parameters={} if size is None else {SIZE: size},
+                parameters={name: value for name, value in asked.items() if value is not None},
                 extra={**(extra or {}), **({USER: signature.encode()} if signature else {})},
             )
             for place, prompt_id in enumerate(ids)
         ]
+        if found := objection(cascade, jobs[0]):
+            raise ApiError(422, f"{found[0]}: {found[1]}", param=found[0], code=found[0])
+        return jobs
 
     @property
     def route(self) -> Route:
