@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from shared.model import WEIGHTS, Model, Part
+from shared.model import Model, Part
 
 # Read when huggingface_hub is first imported: a worker must not wait for a hub that it cannot reach.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -102,7 +102,7 @@ def _part(model: Model, source: str, name: str, part: Part, dtype: torch.dtype, 
 
 def part_file(model: Model, name: str, part: Part) -> Path:
     """Where the file of a part lies: fetched beside the catalogue, or in the hub's cache; raises OSError."""
-    fetched = model.home / WEIGHTS / f"{model.name}-{name}" / part.file
+    fetched = model.part_folder(name) / part.file
     if fetched.is_file():
         return fetched
     return Path(hf_hub_download(part.source, part.file, revision=part.revision or None, local_files_only=True))

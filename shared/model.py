@@ -89,6 +89,10 @@ class Model:
         """Where its weights may lie beside the catalogue, the first that is there being the one."""
         return self.home / self.source, self.home / WEIGHTS / self.name
 
+    def part_folder(self, name: str) -> Path:
+        """Where the file of a part that comes from elsewhere is fetched to."""
+        return self.home / WEIGHTS / f"{self.name}-{name}"
+
     @property
     def fetched(self) -> bool:
         """Whether the hub has it; false for one whose folder came with the catalogue."""
