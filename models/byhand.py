@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 
+from models.disk import copy_files
 from models.holdings import INDEX, Kept, Record, files_in, needed, read_record
 from models.hub import sha256_of
 from shared.errors import ModelError
@@ -37,11 +37,7 @@ def copy_by_hand(model: Model, folder: Path, console: Console) -> None:
     revisions = [model.revision, *(part.revision for part in model.parts.values())]
     checked = [_checked(place, paths, rev) for (place, _, paths, _), rev in zip(jobs, revisions, strict=True)]
     for (place, target, _, source), kept, revision in zip(jobs, checked, revisions, strict=True):
-        for path in kept:
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            draft = target / f"{path}.copy"
-            shutil.copyfile(place / path, draft)
-            draft.replace(target / path)
+        copy_files(place, target, list(kept))
         Record(source, revision, kept).write(target)
         console.print(f"{target.name}: {len(kept)} files of {place} copied to {target}", highlight=False)
 

@@ -21,6 +21,7 @@ from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.discriminator import Discriminator
 from models.encoding import encode
 from models.libraries import WEIGHTS_WRONG, pipeline_of
+from models.random_weights import random_discriminator, random_pipeline
 from models.safety import SafetyChecker
 from shared.catalog import Cascade
 from shared.errors import ModelError
@@ -132,15 +133,19 @@ class DiffusionBackend:
         return pictures
 
 
-def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None) -> DiffusionBackend:
+def open_diffusion(
+    cascade: Cascade, stage: Stage, gpu: str | None = None, *, random_weights: bool = False
+) -> DiffusionBackend:
     """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError."""
     device = choose_device(gpu)
     if device.type == "cpu":
         # Two threads in one process spin under contention; two workers of one thread each draw more.
         torch.set_num_threads(1)
-    model = cascade.models[stage]
+    model = (cascade.at_random() if random_weights else cascade).models[stage]
     pipeline = load_pipeline(model, device)
-    scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
+    judge = cascade.home / cascade.discriminator
+    judge = random_discriminator() if model.random_weights and not judge.is_dir() else judge
+    scorer = Discriminator(judge, device).score if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
     return DiffusionBackend(model, stage, pipeline, scorer, checker)
 
@@ -155,7 +160,13 @@ def choose_device(gpu: str | None) -> torch.device:
 
 
 def load_pipeline(model: Model, device: torch.device) -> Pipeline:
-    """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError."""
+    """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError.
+
+    Where the row says so, of its architecture alone with weights of chance.
+    """
+    if model.random_weights:
+        drawn: Pipeline = random_pipeline(model, device, dtype_on(device, model))
+        return drawn
     folder = next((folder for folder in model.folders if folder.is_dir()), None)
     try:
         pipeline = pipeline_of(model, str(folder or model.source), dtype_on(device, model))

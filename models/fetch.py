@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,15 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from models.byhand import copy_by_hand
-from models.holdings import INDEX, RECORD, Kept, Record, cached, holdings, needed, read_record
+from models.disk import GIB, check_room
+from models.holdings import INDEX, RECORD, Kept, Record, holdings, needed, others_missing, read_record
 from models.hub import Listing, Remote, checksum, download, listing, sha256_of, size_of
-from shared.catalog import Cascade, load_model, unmeasured
+from shared.catalog import load_model, unmeasured
 from shared.errors import ModelError
 from shared.model import WEIGHTS, Model
 from shared.process import guarded
 
-GIB: Final = 2**30
-SPARE: Final = 2**28  # bytes of the disk that are left free
 PARTIAL: Final = ".partial"
 
 
@@ -98,26 +96,21 @@ def fetch(models: Sequence[Model], console: Console) -> None:
     """Have the weights of the models; raises ModelError, before the first large byte where it can be known."""
     loads = [load for model in models for load in loads_of(model)]
     console.print(_table(loads))
-    check_room(loads)
+    _check_room(loads)
     for load in loads:
         with _alone(load):
             _bring(load, console)
 
 
-def check_room(loads: Sequence[Load]) -> None:
+def _check_room(loads: Sequence[Load]) -> None:
     """Raise ModelError where the disk cannot hold what is missing: the folders of one catalogue are on one disk."""
     lack: dict[str, int] = {}
     for load in loads:
         for each in load.missing:
             if _twin(load, each) is None:
                 lack[each.checksum] = each.size - size_of(load.partial(each))
-    disk = next(folder for folder in (loads[0].folder, *loads[0].folder.parents) if folder.is_dir()) if loads else None
-    free = shutil.disk_usage(disk).free if disk else 0
-    if lack and sum(lack.values()) + SPARE > free:
-        raise ModelError(
-            f"no room in {disk}: {sum(lack.values()) / GIB:.2f} GiB are still to come, {free / GIB:.2f} GiB are free, "
-            f"of which {SPARE / GIB:.2f} GiB are left alone"
-        )
+    if lack:
+        check_room(loads[0].folder, sum(lack.values()))
 
 
 def _bring(load: Load, console: Console) -> None:
@@ -195,27 +188,6 @@ def listed_here(models: Sequence[Model]) -> Table:
             where = str(held.place) if held.place else f"missing: {held.lacks}"
             table.add_row(held.name, held.source, revision, model.licence, where)
     return table
-
-
-def others_missing(cascade: Cascade) -> list[str]:
-    """What else a cascade's workers need and have not, a line each: the hub has no discriminator of ours."""
-    lines = []
-    discriminator = cascade.home / cascade.discriminator
-    if not any(discriminator.glob("*.safetensors")):
-        lines.append(
-            f"discriminator: none in {discriminator}; train one, or import a checkpoint "
-            "(python -m models.discriminator --help)"
-        )
-    checker = cascade.safety_checker
-    here = any((cascade.home / checker).glob("*.safetensors")) or cached(checker, "config.json", "")
-    if checker and not here:
-        lines.append(f"safety checker: no {cascade.home / checker}; `hf download {checker}` unless the cache has it")
-    return lines
-
-
-def models_of(cascade: Cascade) -> list[Model]:
-    """The cascade's models that are to be fetched; those that came with the catalogue need nothing."""
-    return [model for model in cascade.models.values() if model.fetched]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from huggingface_hub import try_to_load_from_cache
 
+from shared.catalog import Cascade
 from shared.errors import ModelError
 from shared.files import write_text
 from shared.model import Model
@@ -190,6 +191,22 @@ def _whole(model: Model) -> Holding:
         return Holding(model.name, model.source, None, f"neither {places} nor the hub's cache has it")
     lacks = lacking(model, folder)
     return Holding(model.name, model.source, None if lacks else folder, lacks)
+
+
+def others_missing(cascade: Cascade) -> list[str]:
+    """What else a cascade's workers need and have not, a line each: the hub has no discriminator of ours."""
+    lines = []
+    discriminator = cascade.home / cascade.discriminator
+    if not any(discriminator.glob("*.safetensors")):
+        lines.append(
+            f"discriminator: none in {discriminator}; train one, or import a checkpoint "
+            "(python -m models.discriminator --help)"
+        )
+    checker = cascade.safety_checker
+    here = any((cascade.home / checker).glob("*.safetensors")) or cached(checker, "config.json", "")
+    if checker and not here:
+        lines.append(f"safety checker: no {cascade.home / checker}; `hf download {checker}` unless the cache has it")
+    return lines
 
 
 def cached(source: str, path: str, revision: str) -> Path | None:

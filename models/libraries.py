@@ -36,6 +36,7 @@ _HARMLESS: Final = (
     "'safety_checker': None",  # pipelines that never had one
     "truncated because CLIP can only handle",  # true of every long prompt, and there are thousands
     "Token indices sequence length is longer",
+    "that should be kept in float32: []",
     "Potential NSFW content was detected",  # the prompt's outcome says so
 )
 
@@ -54,7 +55,11 @@ def pipeline_of(model: Model, source: str, dtype: torch.dtype) -> Any:
     if model.variant:
         whole["variant"] = model.variant
     made = {name: _part(model, source, name, part, dtype, whole) for name, part in model.parts.items()}
-    pipeline = _loaded(model.pipeline, source, dtype, **whole, **dict.fromkeys(model.without), **made)
+    return scheduled(_loaded(model.pipeline, source, dtype, **whole, **dict.fromkeys(model.without), **made), model)
+
+
+def scheduled(pipeline: Any, model: Model) -> Any:
+    """The pipeline with the row's scheduler, or its settings; raises ValueError."""
     if model.scheduler or model.scheduler_settings:
         kind = getattr(diffusers, model.scheduler, None) if model.scheduler else type(pipeline.scheduler)
         if kind is None:
@@ -64,8 +69,8 @@ def pipeline_of(model: Model, source: str, dtype: torch.dtype) -> Any:
 
 
 def _loaded(kind: str, source: str, dtype: torch.dtype, **more: Any) -> Any:
-    _quieten()
-    pipeline = _pipeline_class(kind).from_pretrained(
+    quieten()
+    pipeline = pipeline_class(kind).from_pretrained(
         source, local_files_only=True, use_safetensors=True, dtype=dtype, **_UNCHECKED.get(kind, {}), **more
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -80,10 +85,19 @@ _UNCHECKED: Final = {
 }
 
 
-def _pipeline_class(name: str) -> Any:
+def pipeline_class(name: str) -> Any:
+    """The pipeline of diffusers of that name, or the one that finds the class out; raises ValueError."""
     found = getattr(diffusers, name or "DiffusionPipeline", None)
     if found is None or not issubclass(found, diffusers.DiffusionPipeline):
         raise ValueError(f"pipeline: diffusers has no {name}")
+    return found
+
+
+def class_of(library: str, name: str) -> Any:
+    """A class of diffusers or transformers; raises ValueError."""
+    found = getattr({"diffusers": diffusers, "transformers": transformers}.get(library), name, None)
+    if found is None:
+        raise ValueError(f"{library} has no {name}")
     return found
 
 
@@ -121,7 +135,7 @@ def _revision(whole: Mapping[str, Any]) -> dict[str, Any]:
 
 def classifier_from(folder: Path) -> Any:
     """An EfficientNet in single precision, ready to judge; raises one of WEIGHTS_WRONG."""
-    _quieten()
+    quieten()
     network = transformers.EfficientNetForImageClassification.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
@@ -132,7 +146,7 @@ def checker_from(source: str) -> tuple[Any, Any, set[str]]:
     """A safety checker in single precision from a folder or the hub's cache, its image processor, and the names of
     weights that the source lacks; raises one of WEIGHTS_WRONG.
     """
-    _quieten()
+    quieten()
     network, told = StableDiffusionSafetyChecker.from_pretrained(
         source, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
     )
@@ -140,7 +154,8 @@ def checker_from(source: str) -> tuple[Any, Any, set[str]]:
     return network.eval(), processor, set(told["missing_keys"])
 
 
-def _quieten() -> None:
+def quieten() -> None:
+    """Keep the libraries from saying what helps nobody."""
     # Other warnings still appear.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()

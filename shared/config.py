@@ -40,6 +40,7 @@ class Settings(BaseModel):
     )
     deadline_s: float | None = Field(None, gt=0, description="promise on latency; default: the cascade's")
     node: str = Field(default_factory=socket.gethostname, pattern=r"^[\w.-]+$", description="this machine's name")
+    random_weights: bool = Field(False, description="draw with the models' architectures and weights of chance")
     resident: bool = Field(True, description="keep both models of a slot loaded; false: the agent swaps them")
     slots: int = Field(1, ge=1, le=512, description="GPUs, or shares of one, on this node")
     gpu: str | None = Field(None, description="GPU type of this node; default: the cascade's")

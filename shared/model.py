@@ -48,8 +48,9 @@ class Model:
     `source`: a hub id, or a folder beside the catalogue. `revision`: the commit on the hub that is meant; empty for a
     folder. `variant`: which of several weight files, such as fp16. `pipeline`, `scheduler`: classes of diffusers;
     empty: as the folder's own model_index.json says; `scheduler_settings` change single settings of it. `parts`:
-    parts that come from elsewhere, by their names in the pipeline. `without`: parts that are left out. `memory_gib`:
-    of the weights and a batch of one. `sizes`: what may be asked for, `<width>x<height>`. `home`: the catalogue's
+    parts that come from elsewhere, by their names in the pipeline. `without`: parts that are left out.
+    `random_weights`: its architecture alone is taken, and weights drawn by chance. `memory_gib`: of the weights and a
+    batch of one. `sizes`: what may be asked for, `<width>x<height>`. `home`: the catalogue's
     folder.
     """
 
@@ -69,6 +70,7 @@ class Model:
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     parts: Mapping[str, Annotated[Part, BeforeValidator(_as_part)]] = field(default_factory=dict)
     without: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    random_weights: bool = False
     home: Path = TABLES
 
     @field_validator("sizes")

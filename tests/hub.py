@@ -99,7 +99,7 @@ class Hub:
         request.wfile.write(content[first:stop])
         if stop is not None:
             request.wfile.flush()
-            self.go_on.wait(60)
+            self.go_on.wait(240)
             request.close_connection = True
 
 
