@@ -20,6 +20,9 @@ SCALE ?= 1
 RUNS ?= 1
 SLOTS ?=
 
+# What pytest ends with where no test is of the kind asked for.
+NONE_CHOSEN := 5
+
 # Of `make serve`.
 PORT ?= 8000
 
@@ -51,8 +54,9 @@ replay: setup ## a trace live on workers that sleep: TRACE=4to32 CASCADE=sdturbo
 experiments: setup ## all policies on the published traces, simulated, into logs/; LIVE=1: one live run a cascade
 	@$(RUN) -m deploy.experiments $(if $(LIVE),--live) $(EXPERIMENTS)
 
-test: setup ## the tests
-	$(RUN) -m pytest $(TESTS)
+test: setup ## the tests: two at a time, then one by one those that run services against the clock; TESTS="tests/test_x.py -k y"
+	$(RUN) -m pytest -n 2 -m "not live" $(TESTS) || [ $$? -eq $(NONE_CHOSEN) ]
+	$(RUN) -m pytest -m live $(TESTS) || [ $$? -eq $(NONE_CHOSEN) ]
 
 check: setup ## ruff and strict types
 	$(VENV)/bin/ruff check .

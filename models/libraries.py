@@ -21,6 +21,7 @@ import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -119,7 +120,10 @@ def part_file(model: Model, name: str, part: Part) -> Path:
     fetched = model.part_folder(name) / part.file
     if fetched.is_file():
         return fetched
-    return Path(hf_hub_download(part.source, part.file, revision=part.revision or None, local_files_only=True))
+    try:
+        return Path(hf_hub_download(part.source, part.file, revision=part.revision or None, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise FileNotFoundError(f"its {name}, {part.file} of {part.source}, is neither {fetched} nor cached") from None
 
 
 def _classes_of(source: str, whole: Mapping[str, Any]) -> dict[str, Any]:

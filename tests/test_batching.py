@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from statistics import mean
 
+import pytest
+
 from models.sleeping import SleepingBackend
 from services.lease import Lease
 from services.worker import Worker
@@ -22,6 +24,8 @@ from shared.exchange import Publication
 from shared.messages import Job
 from shared.observer import Observer
 from shared.plans import Plan, View
+
+pytestmark = pytest.mark.live
 
 WORKERS, BATCH, HOLD_S, LOAD, PROMPTS = 12, 4, 0.08, 0.7, 400
 ALLOWANCE_S = 30.0

@@ -32,7 +32,7 @@ WISH = "a hard red circle"  # the painters send what is hard on to heavy
 LINES_OF = {stage: f".chart svg path[stroke='var(--{stage})']" for stage in STAGES}
 DRAWN = "img => img.complete && img.naturalWidth > 0"
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine: make system")
+pytestmark = [pytest.mark.live, pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine: make system")]
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from shared.catalog import TABLES, load_cascade
-from shared.errors import SettingsError
+from models.diffusion import load_pipeline
+from shared.catalog import TABLES, catalogs, load_cascade, load_model
+from shared.errors import ModelError, SettingsError
 from shared.measured import read_curves, read_profiles
 
 # Seconds per batch of 1, 2, 4, 8, 16, 32 on an A100-80G, FID at a heavy share of 0, 0.1, ... 1, deadline: DiffServe
@@ -109,3 +115,134 @@ def test_a_cascade_whose_own_gpu_has_no_profile_is_named_when_it_is_read(tmp_pat
     (tmp_path / "quality" / "sdturbo.csv").unlink()
     with pytest.raises(SettingsError, match=r"sdturbo.csv: No such file"):
         load_cascade("sdturbo", tmp_path)
+
+
+OWN = """
+[models.mine-light]
+source = "{tiny}/light"
+steps = 3
+guidance = 0
+size = 64
+memory_gib = 0.5
+
+[models.mine-light.parts.unet]
+source = "someone/unet"
+file = "unet.safetensors"
+
+[models.tiny-heavy]
+source = "{tiny}/heavy"
+pipeline = "StableDiffusionPipeline"
+scheduler = "EulerDiscreteScheduler"
+scheduler_settings = {{ timestep_spacing = "leading" }}
+steps = 5
+guidance = 2.0
+size = 64
+memory_gib = 0.5
+
+[cascades.mine]
+light = "mine-light"
+heavy = "tiny-heavy"
+deadline_s = 7
+gpu = "cpu"
+metric = "accuracy"
+discriminator = "{tiny}/discriminator"
+discriminator_s = 0.0
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A catalogue of the user's, with tables beside it."""
+    for kind, source, name in (
+        ("profiles", "tiny-light", "mine-light"),
+        ("profiles", "tiny-heavy", "tiny-heavy"),
+        ("quality", "tiny", "mine"),
+    ):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        shutil.copy(TABLES / kind / f"{source}.csv", tmp_path / kind / f"{name}.csv")
+    path = tmp_path / "own.toml"
+    path.write_text(OWN.format(tiny=TABLES / "tiny"))
+    monkeypatch.setenv("CASCADE_CATALOG", str(path))
+    return path
+
+
+def test_a_file_of_the_users_adds_rows_and_its_row_is_meant_where_two_have_one_name(own: Path) -> None:
+    mine = load_cascade("mine")
+    assert (mine.deadline_s, mine.home, mine.models["light"].home) == (7.0, own.parent, own.parent)
+    assert (load_model("tiny-heavy").steps, load_model("tiny-light").steps) == (5, 2)
+    assert mine.batches("light") == load_cascade("tiny").batches("light")
+    with pytest.raises(SettingsError, match=r"no cascade 'nope' in .*own.toml or .*catalog.toml; there is mine, t"):
+        load_cascade("nope")
+
+
+def test_a_row_says_class_scheduler_and_whose_weights_a_part_has(own: Path) -> None:
+    models, cpu = load_cascade("mine").models, torch.device("cpu")
+    heavy: Any = load_pipeline(models["heavy"], cpu)
+    assert type(heavy.scheduler).__name__ == "EulerDiscreteScheduler"
+    assert heavy.scheduler.config.timestep_spacing == "leading"
+    with pytest.raises(ModelError, match=r"cannot load mine-light .*someone/unet"):
+        load_pipeline(models["light"], cpu)
+    weights = own.parent / "weights" / "mine-light-unet"
+    weights.mkdir(parents=True)
+    shutil.copy(TABLES / "tiny/heavy/unet/diffusion_pytorch_model.safetensors", weights / "unet.safetensors")
+    light: Any = load_pipeline(models["light"], cpu)
+    pairs = list(zip(light.unet.parameters(), heavy.unet.parameters(), strict=True))
+    assert all(torch.equal(mine, theirs) for mine, theirs in pairs), "the part's weights, not the folder's own"
+    with pytest.raises(ModelError, match="no NoScheduler"):
+        load_pipeline(replace(models["heavy"], scheduler="NoScheduler"), cpu)
+    with pytest.raises(ModelError, match="no NoPipeline"):
+        load_pipeline(replace(models["heavy"], pipeline="NoPipeline"), cpu)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("steps = 5", "steps = 0", "model 'tiny-heavy': steps: "),
+        ("steps = 5", 'steps = "5"', "model 'tiny-heavy': steps: "),
+        ("steps = 5\n", "", "model 'tiny-heavy': steps: "),
+        ("size = 64\nmemory_gib = 0.5\n\n[cas", "size = 60\nmemory_gib = 0.5\n\n[cas", "model 'tiny-heavy': size: "),
+        ("steps = 5", 'steps = 5\nsizes = ["64x64", "60x64"]', "60x64: both sides must be multiples of 8"),
+        ("steps = 5", "steps = 5\nspeed = 9", "model 'tiny-heavy': speed: "),
+        ("steps = 5", 'steps = 5\nrevision = "main"', "model 'tiny-heavy': revision: "),
+        ('file = "unet.safetensors"', 'file = "unet.bin"', "model 'mine-light': parts.unet.file: "),
+        ("deadline_s = 7", "deadline_s = -7", "cascade 'mine': deadline_s must be positive"),
+        ('heavy = "tiny-heavy"', 'heavy = "none"', "no model 'none' in "),
+        ('metric = "accuracy"\n', "", "cascade 'mine': no 'metric'"),
+        ("[cascades.mine]", "[cascade.mine]", "[cascade] is no table of a catalogue"),
+        ("[models.mine-light]", "[models.mine-light", "own.toml: "),
+    ],
+)
+def test_a_wrong_row_of_a_catalogue_is_named(own: Path, right: str, wrong: str, said: str) -> None:
+    text = own.read_text()
+    assert right in text
+    own.write_text(text.replace(right, wrong))
+    with pytest.raises(SettingsError) as caught:
+        load_cascade("mine")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_whatever_the_hub_has_is_pinned_to_a_commit() -> None:
+    (catalog,) = catalogs()
+    for name in catalog.models:
+        model = load_model(name)
+        assert model.fetched == bool(model.revision)
+        assert all(part.revision for part in model.parts.values())
+    assert all(load_cascade(name).curve().points for name in catalog.cascades)
+
+
+PAIRS = {"lightning-turbo": "01", "lightning-medium": "02", "turbo-large": "13", "medium-large": "23"}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_curves_of_the_hadis_family_are_the_published_ones(name: str) -> None:
+    path = Path(os.environ.get("CASCADE_DATA") or "none") / "hadis" / "hybrid.csv"
+    if not path.is_file():
+        pytest.skip("CASCADE_DATA names no folder with hadis/hybrid.csv")
+    with path.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if float(row["router_ratio"]) == 0]
+    points = tuple(
+        (float(row["disc_ratio"]), float(row["fid"]))
+        for row in rows
+        if row["light_model"] + row["heavy_model"] == PAIRS[name]
+    )
+    assert len(points) == 11 and load_cascade(name).curve().points == points

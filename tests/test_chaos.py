@@ -33,6 +33,8 @@ from shared.messages import Outcome, Visit
 from shared.observer import Observer
 from tests.helpers import hire
 
+pytestmark = pytest.mark.live
+
 PING, PONG = b"PING\r\n", b"+PONG\r\n"
 
 

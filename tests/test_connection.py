@@ -26,6 +26,8 @@ from tests.helpers import ends, hire, publish
 from tests.processes import service, until, worker
 from tests.servers import folder, free_port, secure_server, watched_servers
 
+pytestmark = pytest.mark.live
+
 EVERY_SERVER = pytest.mark.parametrize("binary", BINARIES, ids=name_of)
 
 

@@ -21,6 +21,8 @@ from tests.conftest import fresh_deployment
 from tests.helpers import ends, hire, holders, publish, totals
 from tests.processes import LONG_S, Process, fault, give_slots, held_by, service, settings_for, until, worker
 
+pytestmark = pytest.mark.live
+
 A_LEASE_NOBODY_WAITS_FOR_S = 240.0
 
 

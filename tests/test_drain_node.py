@@ -22,6 +22,8 @@ from tests.helpers import ends, holders, logger, outcomes, publish
 from tests.planning import SDTURBO, policy_of
 from tests.processes import LONG_S, fault, service, settings_for, until, worker
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def broker(oldest_server: EmbeddedRedis) -> Iterator[Broker]:

@@ -22,6 +22,8 @@ from tests.conftest import fresh_deployment
 from tests.helpers import ends, hire, holders, outcomes, publish, totals
 from tests.processes import LONG_S, fault, give_slots, held_by, service, settings_for, standing, until, worker
 
+pytestmark = pytest.mark.live
+
 LIGHT = load_cascade("sdturbo").models["light"].name
 A_LEASE_NOBODY_WAITS_FOR_S = 240.0
 

@@ -25,6 +25,8 @@ from tests.helpers import a_plan, hire, put_plan
 from tests.processes import service, until
 from tests.servers import free_port
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def broker(oldest_server: EmbeddedRedis) -> Iterator[Broker]:

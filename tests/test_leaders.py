@@ -17,6 +17,8 @@ from shared.observer import Observer
 from tests.helpers import assert_conserved, ends, hire, publish
 from tests.processes import Process, service, until
 
+pytestmark = pytest.mark.live
+
 LEASE_S = 2.0
 SLACK_S = 3.0  # over lease_s + 0.5 s: a busy machine; one that never takes over fails all the same
 

@@ -158,6 +158,7 @@ def test_a_malformed_entry_with_the_id_of_another_prompt_leaves_a_letter_and_tha
     assert not holders(broker)
 
 
+@pytest.mark.timeout(1200)  # half a minute of processor time, and the machine may be crowded
 def test_ten_thousand_malformed_entries_end_failed_and_good_prompts_among_them_are_served(
     oldest_server: EmbeddedRedis,
 ) -> None:

@@ -16,6 +16,8 @@ from shared.broker import Broker
 from shared.keyring import Keyring, write_keyring
 from tests.browsing import Site, gateway
 
+pytestmark = pytest.mark.live
+
 FLOOD = MOST_UNOPENED + 20
 
 

@@ -27,6 +27,8 @@ from shared.ledger import overlaps
 from shared.messages import Job
 from shared.summary import summarise
 
+pytestmark = pytest.mark.live
+
 DEMO = [sys.executable, "-m", "deploy.demo"]
 
 

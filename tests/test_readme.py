@@ -16,11 +16,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy.supervision import ROOT
 from shared.broker import Broker
 from shared.config import Settings
 from shared.embedded import server_binaries
 from shared.observer import Observer
+
+pytestmark = pytest.mark.live
 
 README = (ROOT / "README.md").read_text()
 

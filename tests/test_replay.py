@@ -25,6 +25,8 @@ from shared.errors import SettingsError
 from shared.summary import summarise
 from traces.read import read_trace
 
+pytestmark = pytest.mark.live
+
 STEPS = str(EXAMPLES / "steps-1to6.csv")
 TABLES = {"run.json", "summary.json", "outcomes.csv", "plans.csv", "ticks.csv"}
 

@@ -31,6 +31,8 @@ from tests.processes import service, until, worker
 from tests.rights import KEY, MATRIX
 from tests.servers import folder
 
+pytestmark = pytest.mark.live
+
 PASSWORDS: Final = {user: f"{user}-{'x' * SHORTEST}" for user in USERS}
 
 

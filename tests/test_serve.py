@@ -25,6 +25,8 @@ from shared.process import die_with_parent
 from tests.servers import free_port
 from tests.test_readme import block
 
+pytestmark = pytest.mark.live
+
 PATIENCE_S = 240.0
 README_URL = "http://127.0.0.1:8000"
 

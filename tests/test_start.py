@@ -25,6 +25,8 @@ from tests.helpers import hire, publish
 from tests.processes import PATIENCE_S, service, until
 from tests.servers import folder, free_port
 
+pytestmark = pytest.mark.live
+
 PATIENT = {"keeper": [], "control": [], "agent": [], "worker": ["--stage", "light"]}
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 

@@ -19,6 +19,8 @@ from shared.schema import RETURNED, SUSPECT, Stage
 from tests.helpers import ALLOWANCE_S, QUICK, ends, hire, holders, logger, publish
 from tests.processes import until
 
+pytestmark = pytest.mark.live
+
 HANG_S = 0.3
 
 
