@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from models.byhand import copy_by_hand
 from models.disk import GIB, check_room
@@ -181,10 +181,11 @@ def _table(loads: Sequence[Load]) -> Table:
 
 def listed_here(models: Sequence[Model]) -> Table:
     """Where each lies on this machine; nothing is asked of the hub."""
-    table = Table("model", "from", "revision", "licence", "where")
+    table = Table("model", "from", "revision", "licence", Column("where", overflow="fold"))
     for model in models:
         for held in holdings(model):
-            revision = model.revision[:8] if held.name == model.name else ""
+            part = model.parts.get(held.name.removeprefix(f"{model.name}-"))
+            revision = (part or model).revision[:8]
             where = str(held.place) if held.place else f"missing: {held.lacks}"
             table.add_row(held.name, held.source, revision, model.licence, where)
     return table

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from models.disk import copy_files
@@ -141,7 +141,7 @@ def of_pictures(given: Path | None) -> Item:
 
 def table_of(items: Sequence[Item]) -> Table:
     """What is there, what is missing, and what to do."""
-    table = Table("cascade", "what", "", "where, licence; or what to do")
+    table = Table("cascade", "what", "", Column("where, licence; or what to do", overflow="fold"))
     for item in items:
         state = Text("there", "green") if item.place else Text("missing", "bold red")
         words = " · ".join(filter(None, (str(item.place or ""), item.words)))
