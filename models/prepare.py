@@ -34,7 +34,7 @@ from shared.scores import FETCHED, PUBLISHED_SCORES
 PUBLISHED: Final = ("sdturbo", "sdxs", "sdxlltn")
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENOUGH: Final = 1000  # pictures: a Frechet distance over fewer is mostly noise
-DIFFSERVE: Final = "github.com/qizhengyang98/DiffServe at 7f2e4d7 (no licence named there)"
+DIFFSERVE: Final = "github.com/qizhengyang98/DiffServe at 7f2e4d7 (no licence file was found there)"
 
 
 class Item(NamedTuple):

@@ -30,7 +30,7 @@ class Archive:
     licence: str
 
 
-# Size and checksums as several public loaders of the data set have them; not downloaded here.
+# The MD5 as several public loaders of the data set have it, the size as one report has it; not downloaded here.
 COCO: Final = Archive(
     "http://images.cocodataset.org/zips/val2017.zip",
     815_585_330,
