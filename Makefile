@@ -26,7 +26,7 @@ NONE_CHOSEN := 5
 # Of `make serve`.
 PORT ?= 8000
 
-.PHONY: help setup demo serve replay experiments test check bench chaos soak train-tiny profile fuzz system clean
+.PHONY: help setup prepare demo serve replay experiments test check bench chaos soak train-tiny profile fuzz system clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ $(VENV)/.ready: requirements.txt tests/requirements.txt
 	@$(RUN) deploy/download_size.py $(INDEX) -r requirements.txt -r tests/requirements.txt
 	$(PIP) install --quiet --quiet $(INDEX) -r requirements.txt -r tests/requirements.txt
 	@touch $@
+
+prepare: setup ## weights, prompts, traces, real pictures of CASCADE=sdturbo|sdxs|sdxlltn|all: PREPARE="--from DIR --reference DIR"
+	@$(RUN) -m models.prepare --cascade $(CASCADE) $(PREPARE)
 
 demo: setup ## the cascade on this machine with real pictures: two minutes, then logs/<run>/report.html
 	@$(RUN) -m deploy.demo $(DEMO)

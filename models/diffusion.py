@@ -22,6 +22,7 @@ from models.discriminator import Discriminator
 from models.encoding import encode
 from models.libraries import WEIGHTS_WRONG, modules_of, pipeline_of
 from models.memory import refuse_what_does_not_fit
+from models.random_weights import random_discriminator, random_pipeline
 from models.safety import SafetyChecker
 from shared.asked import Asked, asked_of
 from shared.catalog import Cascade
@@ -140,7 +141,9 @@ class DiffusionBackend:
         return pictures
 
 
-def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, *, hosted: bool = False) -> DiffusionBackend:
+def open_diffusion(
+    cascade: Cascade, stage: Stage, gpu: str | None = None, *, random_weights: bool = False, hosted: bool = False
+) -> DiffusionBackend:
     """Load the stage's pipeline, if light the discriminator, and the cascade's safety checker; raises ModelError.
 
     `hosted`: the pipeline stays in host memory, in the numbers of the device (models/swapping.py takes it there).
@@ -149,10 +152,12 @@ def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None, *, ho
     if device.type == "cpu":
         # Two threads in one process spin under contention; two workers of one thread each draw more.
         torch.set_num_threads(1)
-    model = cascade.models[stage]
+    model = (cascade.at_random() if random_weights else cascade).models[stage]
     refuse_what_does_not_fit(model, device, dtype_on(device, model), hosted=hosted)
     pipeline = load_pipeline(model, device, hosted=hosted)
-    scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
+    judge = cascade.home / cascade.discriminator
+    judge = random_discriminator() if model.random_weights and not judge.is_dir() else judge
+    scorer = Discriminator(judge, device).score if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
     return DiffusionBackend(model, stage, pipeline, scorer, checker)
 
@@ -169,8 +174,13 @@ def choose_device(gpu: str | None) -> torch.device:
 def load_pipeline(model: Model, device: torch.device, *, hosted: bool = False) -> Pipeline:
     """The model's pipeline from its folder beside the catalogue, or from the hub's cache; raises ModelError.
 
-    On the device, or in host memory where it is `hosted`.
+    Where the row says so, of its architecture alone with weights of chance. On the device, or in host memory where it
+    is `hosted`.
     """
+    if model.random_weights:
+        place = torch.device("cpu") if hosted else device
+        drawn: Pipeline = random_pipeline(model, place, dtype_on(device, model))
+        return drawn
     folder = next((folder for folder in model.folders if folder.is_dir()), None)
     try:
         pipeline = pipeline_of(model, str(folder or model.source), dtype_on(device, model))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from shared.model import WEIGHTS, Model, Part
+from shared.model import Model, Part
 
 # Read when huggingface_hub is first imported: a worker must not wait for a hub that it cannot reach.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -37,6 +37,7 @@ _HARMLESS: Final = (
     "'safety_checker': None",  # pipelines that never had one
     "truncated because CLIP can only handle",  # true of every long prompt, and there are thousands
     "Token indices sequence length is longer",
+    "that should be kept in float32: []",
     "Potential NSFW content was detected",  # the prompt's outcome says so
 )
 
@@ -55,7 +56,11 @@ def pipeline_of(model: Model, source: str, dtype: torch.dtype) -> Any:
     if model.variant:
         whole["variant"] = model.variant
     made = {name: _part(model, source, name, part, dtype, whole) for name, part in model.parts.items()}
-    pipeline = _loaded(model.pipeline, source, dtype, **whole, **dict.fromkeys(model.without), **made)
+    return scheduled(_loaded(model.pipeline, source, dtype, **whole, **dict.fromkeys(model.without), **made), model)
+
+
+def scheduled(pipeline: Any, model: Model) -> Any:
+    """The pipeline with the row's scheduler, or its settings; raises ValueError."""
     if model.scheduler or model.scheduler_settings:
         kind = getattr(diffusers, model.scheduler, None) if model.scheduler else type(pipeline.scheduler)
         if kind is None:
@@ -65,8 +70,8 @@ def pipeline_of(model: Model, source: str, dtype: torch.dtype) -> Any:
 
 
 def _loaded(kind: str, source: str, dtype: torch.dtype, **more: Any) -> Any:
-    _quieten()
-    pipeline = _pipeline_class(kind).from_pretrained(
+    quieten()
+    pipeline = pipeline_class(kind).from_pretrained(
         source, local_files_only=True, use_safetensors=True, dtype=dtype, **_UNCHECKED.get(kind, {}), **more
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -81,10 +86,19 @@ _UNCHECKED: Final = {
 }
 
 
-def _pipeline_class(name: str) -> Any:
+def pipeline_class(name: str) -> Any:
+    """The pipeline of diffusers of that name, or the one that finds the class out; raises ValueError."""
     found = getattr(diffusers, name or "DiffusionPipeline", None)
     if found is None or not issubclass(found, diffusers.DiffusionPipeline):
         raise ValueError(f"pipeline: diffusers has no {name}")
+    return found
+
+
+def class_of(library: str, name: str) -> Any:
+    """A class of diffusers or transformers; raises ValueError."""
+    found = getattr({"diffusers": diffusers, "transformers": transformers}.get(library), name, None)
+    if found is None:
+        raise ValueError(f"{library} has no {name}")
     return found
 
 
@@ -103,7 +117,7 @@ def _part(model: Model, source: str, name: str, part: Part, dtype: torch.dtype, 
 
 def part_file(model: Model, name: str, part: Part) -> Path:
     """Where the file of a part lies: fetched beside the catalogue, or in the hub's cache; raises OSError."""
-    fetched = model.home / WEIGHTS / f"{model.name}-{name}" / part.file
+    fetched = model.part_folder(name) / part.file
     if fetched.is_file():
         return fetched
     try:
@@ -131,7 +145,7 @@ def modules_of(pipeline: Any) -> list[torch.nn.Module]:
 
 def classifier_from(folder: Path) -> Any:
     """An EfficientNet in single precision, ready to judge; raises one of WEIGHTS_WRONG."""
-    _quieten()
+    quieten()
     network = transformers.EfficientNetForImageClassification.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
@@ -142,7 +156,7 @@ def checker_from(source: str) -> tuple[Any, Any, set[str]]:
     """A safety checker in single precision from a folder or the hub's cache, its image processor, and the names of
     weights that the source lacks; raises one of WEIGHTS_WRONG.
     """
-    _quieten()
+    quieten()
     network, told = StableDiffusionSafetyChecker.from_pretrained(
         source, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
     )
@@ -150,7 +164,8 @@ def checker_from(source: str) -> tuple[Any, Any, set[str]]:
     return network.eval(), processor, set(told["missing_keys"])
 
 
-def _quieten() -> None:
+def quieten() -> None:
+    """Keep the libraries from saying what helps nobody."""
     # Other warnings still appear.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()

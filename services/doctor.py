@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from models.holdings import holdings, others_missing
 from planner.engines import ROOT, find_licence
-from shared.catalog import TABLES, load_cascade
+from shared.catalog import load_cascade
 from shared.checkup import WRITES, ServerFacts, answers_anybody, lacking, look_at
 from shared.config import Settings, load, parser
 from shared.connection import OLDEST, CommandRefused, Connection, Unreachable
@@ -247,23 +248,20 @@ def of_weights(settings: Settings) -> Iterator[Finding]:
     except SettingsError as wrong:
         yield Finding("weights", "wrong", str(wrong))
         return
-    sources = {model.name: model.source for model in cascade.models.values()}
-    sources["discriminator"] = cascade.discriminator
-    for name, source in sources.items():
-        place = weights_of(source)
-        absent: Level = "wrong" if settings.backend == "diffusers" else "note"
-        words = f"{name}: {place}" if place else f"{name}: no weights of {source} on this machine"
-        yield Finding("weights", "ok" if place else absent, words)
-
-
-def weights_of(source: str) -> Path | None:
-    """Where a model's weights lie: a folder of ours, or the snapshot in the Hugging Face cache."""
-    own = TABLES / source
-    if any(own.rglob("*.safetensors")):
-        return own
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{source.replace('/', '--')}" / "snapshots"
-    return next((found.parent for found in cache.rglob("*.safetensors")), None)
+    needs_none = settings.backend != "diffusers" or settings.random_weights
+    absent: Level = "note" if needs_none else "wrong"
+    for model in cascade.models.values():
+        for held in holdings(model):
+            if held.place:
+                yield Finding("weights", "ok", f"{held.name}: {held.place}")
+            else:
+                how = f"`python -m models.fetch --cascade {cascade.name}` gets it"
+                yield Finding("weights", absent, f"{held.name}: {held.lacks}; {how}")
+    for line in others_missing(cascade):
+        yield Finding("weights", absent, line)
+    discriminator = cascade.home / cascade.discriminator
+    if any(discriminator.glob("*.safetensors")):
+        yield Finding("weights", "ok", f"discriminator: {discriminator}")
 
 
 def main() -> int:

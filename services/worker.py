@@ -250,14 +250,14 @@ class Worker:
 def main() -> int:
     """Run a worker until SIGTERM; while the model loads, SIGTERM ends it at once."""
     names = ["redis_url", "deployment", "cascade", "backend", "stage", "node", "slot", "gpu", "resident"]
-    options = parser(
-        __doc__ or "", [*names, "deadline_s", "lease_s", "hang_s", "grace_s", "picture_ttl_s", "done_keep_s", "log_dir"]
-    )
+    names += ["random_weights", "deadline_s", "lease_s", "hang_s", "grace_s", "picture_ttl_s", "done_keep_s", "log_dir"]
+    options = parser(__doc__ or "", names)
     settings = load(options.parse_args())
     if settings.stage is None:
         raise SettingsError("stage: say --stage light or --stage heavy")
     stage = settings.stage
     cascade = load_cascade(settings.cascade)
+    cascade = cascade.at_random() if settings.random_weights else cascade
     settings = settings.model_copy(update={"gpu": settings.gpu or cascade.gpu})
     logger = configure(f"worker-{stage}-{settings.slot}", settings.log_dir)
     consumer = f"{settings.node}-{settings.slot}-{stage}-{uuid.uuid4().hex[:8]}"

@@ -101,6 +101,11 @@ class Cascade:
         ends = ((0.0, known.at(0.0)), (1.0, known.at(1.0)))
         return Curve(selector, metric, ends, "straight line between all light and all heavy", assumed=True)
 
+    def at_random(self) -> Cascade:
+        """This cascade with its models' architectures and weights of chance: to profile and try what is not here."""
+        models = {stage: replace(model, random_weights=True) for stage, model in self.models.items()}
+        return replace(self, models=models)
+
     def capped(self, ceilings: Mapping[Stage, Mapping[str, int]]) -> Cascade:
         """This cascade without the batches above the ceilings, stage -> GPU type -> most prompts of a batch.
 

@@ -41,6 +41,7 @@ class Settings(BaseModel):
     )
     deadline_s: float | None = Field(None, gt=0, description="promise on latency; default: the cascade's")
     node: str = Field(default_factory=socket.gethostname, pattern=r"^[\w.-]+$", description="this machine's name")
+    random_weights: bool = Field(False, description="draw with the models' architectures and weights of chance")
     resident: Resident = Field(
         True,
         description="true: both models of a slot stay on its GPU; host: the one that does not draw waits in host "

@@ -49,9 +49,10 @@ class Model:
     `source`: a hub id, or a folder beside the catalogue. `revision`: the commit on the hub that is meant; empty for a
     folder. `variant`: which of several weight files, such as fp16. `pipeline`, `scheduler`: classes of diffusers;
     empty: as the folder's own model_index.json says; `scheduler_settings` change single settings of it. `parts`:
-    parts that come from elsewhere, by their names in the pipeline. `without`: parts that are left out. `memory_gib`:
-    of the weights and a batch of one. `sizes`, `steps_allowed`, `guidance_allowed`: what may be asked for, sizes as
-    `<width>x<height>`; its own alone where nothing is said, for profiles are of that. `home`: the catalogue's folder.
+    parts that come from elsewhere, by their names in the pipeline. `without`: parts that are left out.
+    `random_weights`: its architecture alone is taken, and weights drawn by chance. `memory_gib`: of the weights and a
+    batch of one. `sizes`, `steps_allowed`, `guidance_allowed`: what may be asked for, sizes as `<width>x<height>`; its
+    own alone where nothing is said, for profiles are of that. `home`: the catalogue's folder.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -74,6 +75,7 @@ class Model:
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     parts: Mapping[str, Annotated[Part, BeforeValidator(_as_part)]] = field(default_factory=dict)
     without: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    random_weights: bool = False
     home: Path = TABLES
 
     @field_validator("sizes")
@@ -103,6 +105,10 @@ class Model:
     def folders(self) -> tuple[Path, ...]:
         """Where its weights may lie beside the catalogue, the first that is there being the one."""
         return self.home / self.source, self.home / WEIGHTS / self.name
+
+    def part_folder(self, name: str) -> Path:
+        """Where the file of a part that comes from elsewhere is fetched to."""
+        return self.home / WEIGHTS / f"{self.name}-{name}"
 
     @property
     def fetched(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from deploy.acl import access_list
 from deploy.supervision import ROOT
@@ -25,9 +26,10 @@ from services.doctor import (
     of_memory,
     of_persistence,
     of_version,
-    weights_of,
+    of_weights,
 )
 from shared.broker import Broker
+from shared.catalog import load_model
 from shared.checkup import READS, WRITES, anonymous, answers_anybody, lacking
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis, version_of
@@ -150,14 +152,22 @@ def test_a_gpu_that_does_not_answer_is_wrong_and_none_at_all_is_a_note(
         assert of_gpu().level == level
 
 
-def test_weights_are_found_beside_the_tables_and_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert weights_of("tiny/light") is not None
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert weights_of("stabilityai/sd-turbo") is None
-    unet = tmp_path / "models--stabilityai--sd-turbo" / "snapshots" / "abc" / "unet"
-    unet.mkdir(parents=True)
-    (unet / "model.safetensors").touch()
-    assert weights_of("stabilityai/sd-turbo") == unet
+def test_weights_are_looked_for_where_the_loader_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert [finding.level for finding in of_weights(Settings(cascade="tiny"))] == ["ok"] * 3
+    found = list(of_weights(Settings(cascade="sdxlltn")))
+    assert [(finding.level, finding.words.split(":")[0]) for finding in found] == [
+        *(("wrong", name) for name in ("sdxl-lightning", "sdxl-lightning-unet", "sdxl-base", "discriminator"))
+    ]
+    assert found[0].words.endswith("`python -m models.fetch --cascade sdxlltn` gets it")
+    part = load_model("sdxl-lightning").parts["unet"]
+    for revision, there in (("another", "wrong"), (part.revision, "ok")):
+        file = tmp_path / "models--ByteDance--SDXL-Lightning" / "snapshots" / revision / part.file
+        file.parent.mkdir(parents=True)
+        file.touch()
+        assert list(of_weights(Settings(cascade="sdxlltn")))[1].level == there, "at the pinned revision alone"
+    asleep = Settings(cascade="sdxlltn", backend="sleeping")
+    assert {finding.level for finding in of_weights(asleep)} == {"note", "ok"}
 
 
 def test_access_is_judged_by_what_is_missing() -> None:
