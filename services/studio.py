@@ -18,6 +18,7 @@ from shared.broker import Broker
 from shared.catalog import Cascade
 from shared.config import Settings
 from shared.errors import ModelError
+from shared.formats import FORMAT, FORMATS, asked_format
 from shared.messages import UNSAFE, Entry, Job
 from shared.schema import Stage
 from shared.sizes import asked_size
@@ -64,6 +65,8 @@ class Studio:
         size, sizes = asked_size(job), self._cascade.sizes_of(job.route)
         if size is not None and size not in sizes:
             return "size", f"size {size[:20]} is not among those of this cascade: {', '.join(sizes) or 'none'}"
+        if asked_format(job) is None:
+            return "format", f"{FORMAT} {str(job.parameters[FORMAT])[:20]!r} is none of {', '.join(FORMATS)}"
         return None
 
     def service_s(self, batch: int) -> list[float]:

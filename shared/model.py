@@ -49,7 +49,8 @@ class Model:
     folder. `variant`: which of several weight files, such as fp16. `pipeline`, `scheduler`: classes of diffusers;
     empty: as the folder's own model_index.json says; `scheduler_settings` change single settings of it. `parts`:
     parts that come from elsewhere, by their names in the pipeline. `without`: parts that are left out. `memory_gib`:
-    of the weights and a batch of one. `sizes`: what may be asked for, `<width>x<height>`. `home`: the catalogue's
+    of the weights and a batch of one. `speed`: switches, as models/switches.py reads them; empty:
+    the device's default. `sizes`: what may be asked for, `<width>x<height>`. `home`: the catalogue's
     folder.
     """
 
@@ -69,6 +70,7 @@ class Model:
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     parts: Mapping[str, Annotated[Part, BeforeValidator(_as_part)]] = field(default_factory=dict)
     without: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    speed: str = ""
     home: Path = TABLES
 
     @field_validator("sizes")

@@ -25,6 +25,7 @@ REASONS: Final[Mapping[str, str]] = {
     "error": "drawing went wrong",
     "unsafe": "the prompt or its picture was judged unsafe",
     "size": "a size that the cascade does not draw",
+    "format": "a format in which no picture is drawn",
     "malformed": "the entry was no prompt",
     "poison": "workers died while they drew it",
     "hang": "drawing it did not end",
