@@ -79,7 +79,7 @@ class Quick:
             if not (self.compiled and self.compiled.undone_by(wrong)):
                 raise
             self.applied.remove("compile")
-            self.pass_over("compile", str(wrong).strip().split("\n")[0][:200])
+            self.pass_over("compile", " ".join(str(wrong).split())[:200])
             self.compiled = None
             drawn = self._drawn(prompts, generators, asked)
         return (drawn[0][: len(prompt)], *drawn[1:])
