@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from torch import Tensor
 
 from models.libraries import pipeline_from
+from models.speed import Quick, quickened
+from models.switches import parse
 from shared.catalog import TABLES
+from shared.model import Model
 
 SIDE = 16  # of a picture; its latent is 8 a side
 _UNET = {
@@ -79,3 +85,39 @@ def _clip(*, projected: bool = False) -> Any:
 
 def _tokenizer() -> Any:
     return transformers.CLIPTokenizer.from_pretrained(TABLES / "tiny/heavy/tokenizer", local_files_only=True)
+
+
+STEPS, GUIDANCE = 6, 3.0
+MODEL = Model("small", "small", steps=STEPS, guidance=GUIDANCE, size=64, memory_gib=0.1)
+CAPTIONS = [
+    "big red circle on white",
+    "two small blue rings on black",
+    "big green triangle right on grey",
+    "small red ring on grey",
+    "three big yellow crosses on black",
+]
+KINDS: dict[str, Callable[[], Any]] = {
+    "tiny": tiny,
+    "xl": xl,
+    "third": third,
+}
+
+
+@torch.inference_mode()
+def drawn(pipeline: Callable[..., Any], places: Sequence[int], **more: Any) -> Tensor:
+    """The pictures of those captions, each with its own seed."""
+    pictures: Tensor = pipeline(
+        prompt=[CAPTIONS[place] for place in places],
+        generator=[torch.Generator().manual_seed(place) for place in places],
+        num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="pt", return_dict=False, **more,
+    )[0]  # fmt: skip
+    return pictures
+
+
+def psnr(one: Tensor, other: Tensor) -> float:
+    """Of the worst picture of a batch, in decibels."""
+    return -10 * math.log10(max(float(((one - other) ** 2).mean((1, 2, 3)).max()), 1e-12))
+
+
+def quick(kind: str, *switches: str) -> Quick:
+    return quickened(KINDS[kind](), MODEL, parse(",".join(switches), "cpu"))

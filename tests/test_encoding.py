@@ -53,7 +53,7 @@ def test_the_gateway_hands_on_a_picture_as_it_was_drawn_and_makes_the_other_kind
     drawn = {form: encode(noise(64)[0], job(1, picture_format=form), "a-model") for form in ("webp", "png")}
     for stored, data in drawn.items():
         for form in ("webp", "png", "jpeg"):
-            made = asyncio.run(converted(data, form))  # type: ignore[arg-type]
+            made = asyncio.run(converted(data, form))
             image = Image.open(io.BytesIO(made))
             assert image.format == form.upper()
             assert "id-1" in image.getexif()[0x010E]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,30 +11,15 @@ import pytest
 import torch
 import torch._dynamo.utils
 import torch._inductor.config
-from torch import Tensor, nn
+from torch import nn
 
 from models.compiled import Compiled, filled, keep_compiled_in, warming_up
 from models.prompts import PromptCache
-from models.schedule import HostSchedule
-from models.speed import Quick, quickened
-from models.switches import UNCHANGED, parse
-from shared.model import Model
-from tests import small_pipelines
+from models.schedule import HostSchedule, host_schedule
+from models.speed import Quick, keep_wide
+from models.switches import UNCHANGED
+from tests.small_pipelines import CAPTIONS, GUIDANCE, KINDS, STEPS, drawn, psnr, quick
 
-STEPS, GUIDANCE = 6, 3.0
-MODEL = Model("small", "small", steps=STEPS, guidance=GUIDANCE, size=64, memory_gib=0.1)
-CAPTIONS = [
-    "big red circle on white",
-    "two small blue rings on black",
-    "big green triangle right on grey",
-    "small red ring on grey",
-    "three big yellow crosses on black",
-]
-KINDS: dict[str, Callable[[], Any]] = {
-    "tiny": small_pipelines.tiny,
-    "xl": small_pipelines.xl,
-    "third": small_pipelines.third,
-}
 IN_PIPELINE = [name for name in UNCHANGED if name not in {"threaded_encoding", "compile"}]
 ALL_KINDS = {kind: [name for name in IN_PIPELINE if (kind, name) != ("third", "fused_projections")] for kind in KINDS}
 
@@ -43,26 +27,6 @@ ALL_KINDS = {kind: [name for name in IN_PIPELINE if (kind, name) != ("third", "f
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@torch.inference_mode()
-def drawn(pipeline: Callable[..., Any], places: Sequence[int], **more: Any) -> Tensor:
-    """The pictures of those captions, each with its own seed."""
-    pictures: Tensor = pipeline(
-        prompt=[CAPTIONS[place] for place in places],
-        generator=[torch.Generator().manual_seed(place) for place in places],
-        num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="pt", return_dict=False, **more,
-    )[0]  # fmt: skip
-    return pictures
-
-
-def psnr(one: Tensor, other: Tensor) -> float:
-    """Of the worst picture of a batch, in decibels."""
-    return -10 * math.log10(max(float(((one - other) ** 2).mean((1, 2, 3)).max()), 1e-12))
-
-
-def quick(kind: str, *switches: str) -> Quick:
-    return quickened(KINDS[kind](), MODEL, parse(",".join(switches), "cpu"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,6 +110,30 @@ def test_plain_diffusers_does_ask_in_each_step() -> None:
     latents = torch.empty(2, 4, 8, 8, device="meta")
     with pytest.raises((RuntimeError, NotImplementedError)):
         scheduler.step(latents, scheduler.timesteps[0], latents)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_no_step_of_a_whole_drawing_does(kind: str) -> None:
+    pipeline = KINDS[kind]()
+    words = PromptCache(pipeline).arguments(CAPTIONS[:2], guided=True)
+    host_schedule(pipeline)
+    latents = pipeline.to("meta")(
+        **{name: each.to("meta") for name, each in words.items()},
+        generator=[torch.Generator().manual_seed(place) for place in range(2)],
+        num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="latent", return_dict=False,
+    )[0]  # fmt: skip
+    assert latents.is_meta
+
+
+def test_a_decoder_that_is_kept_wide_draws_as_one_that_is_widened_for_each_batch() -> None:
+    pipeline = KINDS["xl"]().to(torch.float16)
+    before = drawn(pipeline, [0]).float()
+    assert pipeline.vae.dtype == torch.float16
+    keep_wide(pipeline.vae)
+    places = {each.data_ptr() for each in pipeline.vae.parameters()}
+    assert psnr(drawn(pipeline, [0]).float(), before) > 50
+    assert {each.data_ptr() for each in pipeline.vae.parameters()} == places
 
 
 class Counting:
@@ -235,55 +223,3 @@ def test_a_batch_is_filled_up_only_where_that_costs_less_than_compiling_gains(
     batch: int, compiled: list[int], size: int
 ) -> None:
     assert filled(batch, compiled) == size
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_guidance_in_half_of_the_steps_halves_the_denoisers_batch_from_there(kind: str) -> None:
-    made = quick(kind, "guidance_until=0.5")
-    seen: list[int] = []
-    made.denoiser.register_forward_pre_hook(
-        lambda _, given, named: seen.append(len(named.get("hidden_states", given[0] if given else None))),
-        with_kwargs=True,
-    )
-    first = drawn(made, range(2))
-    assert seen == [4] * (STEPS // 2) + [2] * (STEPS - STEPS // 2)
-    assert psnr(drawn(made, range(2)), first) > 60, "the next batch is guided anew"
-    assert seen[STEPS : STEPS + 1] == [4]
-    assert psnr(first, torch.cat([drawn(made, [place]) for place in range(2)])) > 60
-
-
-@pytest.mark.parametrize("kind", ["tiny", "xl"])
-def test_cached_features_skip_the_deep_blocks_in_every_other_step(kind: str) -> None:
-    made = quick(kind, "cached_features=2")
-    runs = {"deep": 0, "shallow": 0}
-    unet: Any = made.denoiser
-    count(unet.mid_block.resnets[0], runs, "deep")
-    count(unet.up_blocks[-1].resnets[0], runs, "shallow")
-    pictures = drawn(made, range(2))
-    assert runs == {"deep": STEPS // 2, "shallow": STEPS}
-    whole = drawn(KINDS[kind](), range(2))
-    assert 15 < psnr(pictures, whole) < 110
-    assert psnr(pictures, torch.cat([drawn(made, [place]) for place in range(2)])) > 60
-
-
-def count(module: nn.Module, runs: dict[str, int], name: str) -> None:
-    def ran(*_: Any) -> None:
-        runs[name] += 1
-
-    module.register_forward_hook(ran)
-
-
-def test_features_of_a_guided_step_are_not_used_in_an_unguided_one() -> None:
-    made = quick("tiny", "cached_features=2", "guidance_until=0.5")
-    runs = {"deep": 0}
-    denoiser: Any = made.denoiser
-    count(denoiser.mid_block.resnets[0], runs, "deep")
-    drawn(made, range(2))
-    assert runs["deep"] == STEPS // 2 + 1, "the first step without guidance, the fourth, runs the deep blocks anew"
-
-
-def test_coarse_weights_draw_nearly_the_same() -> None:
-    made = quick("tiny", "int8", "fused_projections")
-    kept = [each for each in made.denoiser.modules() if isinstance(each, nn.Linear)]
-    assert not kept
-    assert 20 < psnr(drawn(made, range(2)), drawn(KINDS["tiny"](), range(2))) < 110
