@@ -8,12 +8,14 @@ planner  view to plan with each solver, and how a solve grows; draws planner_gro
 gateway  acknowledged prompts/s over HTTP, alone and with open pages, 1,000 streams, what it and both hops add
 browser  from the click to the light picture on the dashboard, tiny cascade; needs Chromium
 simulator  seconds for every policy on one trace, and memory for a million prompts
+speed    diffusers' own pipeline beside ours, each speed switch alone and together; writes speed.csv beside the table
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import shlex
 import sys
 import tempfile
 import time
@@ -34,6 +36,7 @@ from deploy.bench_pages import with_pages
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
+from deploy.bench_speed import add_options, speeds
 from deploy.runner import Run, deployment
 from deploy.tables import write_csv
 from shared.broker import Broker
@@ -54,7 +57,7 @@ STREAM_ROUNDS: Final = 6
 TRIES: Final = 15
 REPEATS: Final = 5
 COLUMNS: Final = ("figure", "value", "unit", "aim", "machine", "command")
-KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "browser", "simulator"]
+KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "browser", "simulator", "speed"]
 
 
 class Figure(NamedTuple):
@@ -154,13 +157,14 @@ def _wait_for_light(broker: Broker, check: Callable[[], None]) -> None:
         time.sleep(0.1)
 
 
-def figures(chosen: list[str], prompts: int, folder: Path) -> Iterator[Figure]:
-    """Measure what was chosen, one figure after the other; drawings go into the folder."""
+def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Iterator[Figure]:
+    """Measure what was chosen, one figure after the other; drawings go beside the table."""
+    folder = given.out.parent
     if "hop" in chosen:
         for batch, aim in ((1, ""), (8, "<= 200"), (32, "<= 100")):
             yield Figure(f"hop, batch {batch}", median(hop(batch) for _ in range(3)), "us a prompt", aim)
     if "queue" in chosen:
-        yield from _queue(prompts)
+        yield from _queue(given.prompts)
     if "idle" in chosen:
         yield Figure("idle, 16 sleeping workers on 8 slots", idle(8), "% of a core", "<= 3")
         yield Figure("idle, 32 sleeping workers on 16 slots", idle(16), "% of a core")
@@ -177,6 +181,9 @@ def figures(chosen: list[str], prompts: int, folder: Path) -> Iterator[Figure]:
         yield from _browser()
     if "simulator" in chosen:
         yield from _simulator()
+    if "speed" in chosen:
+        for row in speeds(given, folder / "speed.csv", command):
+            yield Figure(row.what, row.ratio, "times plain")
 
 
 def _planner(folder: Path) -> Iterator[Figure]:
@@ -257,14 +264,15 @@ def main() -> int:
     parser.add_argument("chosen", nargs="*", metavar="|".join(KINDS), help="default: all")
     parser.add_argument("--prompts", type=int, default=20_000, help="prompts per run of the queue")
     parser.add_argument("--out", type=Path, default=Path("logs/bench.csv"))
+    add_options(parser)
     given = parser.parse_args()
     chosen = given.chosen or KINDS
     version = ".".join(str(part) for part in version_of(server_binaries()[0]))
     machine = f"{psutil.cpu_count()} cores, Python {platform.python_version()}, Redis {version}"
     table = Table("figure", "value", "unit", "aim", title=f"make bench ({machine})", title_justify="left")
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    command = f"make bench BENCH={' '.join(given.chosen)!r}" if given.chosen else "make bench"
-    for figure in figures(chosen, given.prompts, given.out.parent):
+    command = f"make bench BENCH={shlex.join(sys.argv[1:])!r}" if sys.argv[1:] else "make bench"
+    for figure in figures(given, chosen, command):
         sys.stderr.write(f"{figure.what}: {figure.value:,.2f} {figure.unit}\n")
         table.add_row(figure.what, f"{figure.value:,.2f}", figure.unit, figure.aim)
         row = [figure.what, round(figure.value, 3), figure.unit, figure.aim, machine, command]

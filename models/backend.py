@@ -38,9 +38,9 @@ def never() -> bool:
 class Picture:
     """What a model made of one prompt.
 
-    `data`: an encoded WebP, b"" from a backend that draws nothing. `score`: the discriminator's P(real)
-    in [0, 1], higher is better; None from the heavy stage. `flagged`: the safety checker does not let it pass;
-    then there is no data.
+    `data`: an encoded WebP, or the PNG that the prompt asks for, b"" from a backend that draws nothing. `score`: the
+    discriminator's P(real) in [0, 1], higher is better; None from the heavy stage. `flagged`: the safety checker does
+    not let it pass; then there is no data.
     """
 
     data: bytes

@@ -1,16 +1,20 @@
 """Draws with diffusers: load a pipeline, draw a batch, score it if light, encode it.
 
-    jobs ──> pipeline ──> (n, 3, height, width) in [0, 1] ──> discriminator (light), safety checker ──> WebP
+    jobs ──> pipeline ──> (n, 3, height, width) in [0, 1] ──> discriminator (light), safety checker
+                      └──> WebP or PNG, meanwhile and in other threads
 
 Any pipeline class works that takes prompts, generators, steps and guidance: the row in models/catalog.toml
-and the folder's own model_index.json say the rest.
+and the folder's own model_index.json say the rest. What makes it faster stands in models/speed.py.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +22,15 @@ import torch
 from torch import Tensor
 
 from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
+from models.compiled import warming_up
 from models.discriminator import Discriminator
-from models.encoding import encode
+from models.encoding import Encoded, Encoder, encoding_threads
 from models.libraries import WEIGHTS_WRONG, modules_of, pipeline_of
 from models.memory import refuse_what_does_not_fit
 from models.random_weights import random_discriminator, random_pipeline
 from models.safety import SafetyChecker
+from models.speed import STEP_ENDED, quickened
+from models.switches import switches_of
 from shared.asked import Asked, asked_of
 from shared.catalog import Cascade
 from shared.errors import ModelError
@@ -37,7 +44,8 @@ Pipeline = Callable[..., Any]
 Scorer = Callable[[Tensor, Sequence[str]], list[float]]  # pictures and their prompts in, P(real) out
 Checker = Callable[[Tensor], list[bool]]
 
-STEP_ENDED: Final = "callback_on_step_end"
+_Unfinished = Callable[[], Picture]  # waits until the picture is encoded
+_logger: Final = logging.getLogger("cascade")
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
 
 
@@ -51,12 +59,18 @@ class DiffusionBackend:
         pipeline: Pipeline,
         scorer: Scorer | None = None,
         checker: Checker | None = None,
+        *,
+        encoder: Encoder | None = None,
+        ahead: Sequence[int] = (),
     ) -> None:
+        """`ahead`: batch sizes, ascending, that the first warm-up draws beside those it is asked for, as far as fit."""
         self.stage = stage
         self._model = model
         self._pipeline = pipeline
         self._scorer = scorer
         self._checker = checker
+        self._encoder = encoder or Encoder(model.name)
+        self._ahead = ahead
         self._tells_steps = STEP_ENDED in inspect.signature(pipeline).parameters
 
     @property
@@ -68,18 +82,28 @@ class DiffusionBackend:
 
     def warm_up(self, batches: Sequence[int]) -> None:
         """Draw once at each batch size; raises ModelError, also where the scores are no numbers."""
-        for batch in batches:
-            drawn = self.draw([Job(f"warm-up-{i}", "a warm-up", 0.0, 0.0, seed=i) for i in range(batch)])
-            if not all(math.isfinite(picture.score or 0.0) for picture in drawn):
-                raise ModelError(f"the discriminator of {self._model.name} gives no score")
+        with warming_up():
+            for batch in batches:
+                self._warm_up(batch)
+            ahead, self._ahead = self._ahead, ()
+            try:
+                for batch in ahead:
+                    self._warm_up(batch)
+            except OutOfMemory as wrong:
+                _logger.warning("a batch that a plan may choose does not fit", extra={"reason": str(wrong)[:200]})
+
+    def _warm_up(self, batch: int) -> None:
+        drawn = self.draw([Job(f"warm-up-{i}", "a warm-up", 0.0, 0.0, seed=i) for i in range(batch)])
+        if not all(math.isfinite(picture.score or 0.0) for picture in drawn):
+            raise ModelError(f"the discriminator of {self._model.name} gives no score")
 
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
-        drawn: dict[int, Picture] = {}
+        drawn: dict[int, _Unfinished] = {}
         for asked, places in self._by_kind(jobs).items():
             alike = self._draw_alike([jobs[place] for place in places], asked, abandoned)
             drawn |= zip(places, alike, strict=True)
-        return [drawn[place] for place in range(len(jobs))]
+        return [drawn[place]() for place in range(len(jobs))]
 
     def _by_kind(self, jobs: Sequence[Job]) -> dict[Asked, list[int]]:
         """Places in the batch by what is asked for: a tensor holds pictures of one size, drawn in the same steps."""
@@ -88,20 +112,17 @@ class DiffusionBackend:
             places.setdefault(asked_of(self._model, job), []).append(place)
         return places
 
-    def _draw_alike(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> list[Picture]:
+    def _draw_alike(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> list[_Unfinished]:
         try:
             # The score is of the picture that is given, in its 256 levels.
             pictures = (self._pictures(jobs, asked, abandoned) * 255).round() / 255
+            encodings = self._encoder.begin(pictures, jobs)
             scores: Sequence[float | None] = self._scored(pictures, jobs)
             flags = self._checker(pictures) if self._checker else [False] * len(jobs)
         except (torch.OutOfMemoryError, MemoryError) as wrong:
             torch.cuda.empty_cache()  # what the failed batch left in pieces, the smaller one needs whole
             raise OutOfMemory(f"{self._model.name}: no memory for a batch of {len(jobs)}: {wrong}") from wrong
-        pixels = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [
-            Picture(b"" if flagged else encode(one, job, self._model.name), score, flagged)
-            for one, job, score, flagged in zip(pixels, jobs, scores, flags, strict=True)
-        ]
+        return [partial(_finished, *each) for each in zip(encodings, scores, flags, strict=True)]
 
     def _scored(self, pictures: Tensor, jobs: Sequence[Job]) -> Sequence[float | None]:
         return self._scorer(pictures, [job.prompt for job in jobs]) if self._scorer else [None] * len(jobs)
@@ -141,6 +162,10 @@ class DiffusionBackend:
         return pictures
 
 
+def _finished(encoded: Encoded, score: float | None, flagged: bool) -> Picture:
+    return Picture(b"" if flagged else encoded(), score, flagged)
+
+
 def open_diffusion(
     cascade: Cascade, stage: Stage, gpu: str | None = None, *, random_weights: bool = False, hosted: bool = False
 ) -> DiffusionBackend:
@@ -154,12 +179,26 @@ def open_diffusion(
         torch.set_num_threads(1)
     model = (cascade.at_random() if random_weights else cascade).models[stage]
     refuse_what_does_not_fit(model, device, dtype_on(device, model), hosted=hosted)
-    pipeline = load_pipeline(model, device, hosted=hosted)
+    switches = switches_of(model, device.type)  # before the long loading, for it may be wrong
+    if hosted and switches.compile:
+        _logger.warning("a speed switch is passed over", extra={"switch": "compile", "reason": "the model is hosted"})
+        switches = replace(switches, compile=False)  # a recorded graph remembers where the weights lay
+    quick = quickened(load_pipeline(model, device, hosted=hosted), model, switches)
+    encoder = Encoder(model.name, encoding_threads() if switches.threaded_encoding else 0)
+    ahead = plan_batches(cascade, stage, gpu) if quick.compiled else ()
     judge = cascade.home / cascade.discriminator
     judge = random_discriminator() if model.random_weights and not judge.is_dir() else judge
     scorer = Discriminator(judge, device).score if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
-    return DiffusionBackend(model, stage, pipeline, scorer, checker)
+    return DiffusionBackend(model, stage, quick, scorer, checker, encoder=encoder, ahead=ahead)
+
+
+def plan_batches(cascade: Cascade, stage: Stage, gpu: str | None) -> tuple[int, ...]:
+    """The batch sizes that a plan may choose: those profiled on the GPU type that keep the deadline."""
+    if (gpu or cascade.gpu) not in cascade.profiles.get(stage, {}):
+        return ()
+    batches = cascade.batches(stage, gpu)
+    return tuple(batch for batch in batches if cascade.service_s(stage, batch, gpu) <= cascade.deadline_s)
 
 
 def choose_device(gpu: str | None) -> torch.device:

@@ -20,6 +20,7 @@ from shared.broker import Broker
 from shared.catalog import Cascade
 from shared.config import Settings
 from shared.errors import ModelError
+from shared.formats import FORMAT, FORMATS, asked_format
 from shared.messages import UNSAFE, Entry, Job
 from shared.schema import Stage
 
@@ -95,6 +96,8 @@ class Studio:
         """
         if phrase := blocked_phrase(job.prompt, self._cascade.blocked):
             return UNSAFE, f"the prompt holds the blocked phrase {phrase!r}"
+        if asked_format(job) is None:
+            return "format", f"{FORMAT} {str(job.parameters[FORMAT])[:20]!r} is none of {', '.join(FORMATS)}"
         return objection(self._cascade, job)
 
     def alike(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

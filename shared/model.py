@@ -51,8 +51,9 @@ class Model:
     empty: as the folder's own model_index.json says; `scheduler_settings` change single settings of it. `parts`:
     parts that come from elsewhere, by their names in the pipeline. `without`: parts that are left out.
     `random_weights`: its architecture alone is taken, and weights drawn by chance. `memory_gib`: of the weights and a
-    batch of one. `sizes`, `steps_allowed`, `guidance_allowed`: what may be asked for, sizes as `<width>x<height>`; its
-    own alone where nothing is said, for profiles are of that. `home`: the catalogue's folder.
+    batch of one. `speed`: switches, as models/switches.py reads them; empty: the device's default. `sizes`,
+    `steps_allowed`, `guidance_allowed`: what may be asked for, sizes as `<width>x<height>`; its own alone where nothing
+    is said, for profiles are of that. `home`: the catalogue's folder.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -76,6 +77,7 @@ class Model:
     parts: Mapping[str, Annotated[Part, BeforeValidator(_as_part)]] = field(default_factory=dict)
     without: Annotated[tuple[str, ...], Field(strict=False)] = ()
     random_weights: bool = False
+    speed: str = ""
     home: Path = TABLES
 
     @field_validator("sizes")

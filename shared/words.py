@@ -28,6 +28,7 @@ REASONS: Final[Mapping[str, str]] = {
     "size": "a size that the cascade does not draw",
     "steps": "a number of steps that the cascade does not draw in",
     "guidance": "a guidance that the cascade does not draw with",
+    "format": "a format in which no picture is drawn",
     "malformed": "the entry was no prompt",
     "poison": "workers died while they drew it",
     "hang": "drawing it did not end",

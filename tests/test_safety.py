@@ -158,15 +158,22 @@ def test_a_blocked_prompt_fails_before_anything_is_drawn_and_its_mates_are_drawn
     assert totals(broker)["failed:unsafe"] == 1
 
 
-def test_a_prompt_sent_straight_to_heavy_is_read_too_and_one_of_another_size_fails(broker: Broker) -> None:
+def test_a_prompt_sent_straight_to_heavy_is_read_too_and_one_of_another_size_or_format_fails(broker: Broker) -> None:
     plan_for(broker, "heavy")
     publish(broker, "bad", route="heavy", prompt="gore")
     publish(broker, "large", route="heavy", parameters={"size": "4096x4096"})
-    publish(broker, "fine", route="heavy", parameters={"size": "64x64"})
+    publish(broker, "odd", route="heavy", parameters={"picture_format": "gif"})
+    publish(broker, "fine", route="heavy", parameters={"size": "64x64", "picture_format": "png"})
     with forbidding("gore"), working(broker, drawn := Easel("heavy")) as worker:
         worker.step()
     assert drawn.batches == [["fine"]]
-    assert ends(broker) == {"bad": ("failed", "unsafe"), "large": ("failed", "size"), "fine": ("heavy", "heavy")}
+    assert ends(broker) == {
+        "bad": ("failed", "unsafe"),
+        "large": ("failed", "size"),
+        "odd": ("failed", "format"),
+        "fine": ("heavy", "heavy"),
+    }
+    assert find_letter(Observer(broker), "odd").reason == "picture_format 'gif' is none of webp, png"
     told = find_letter(Observer(broker), "large").reason
     assert told == "size 4096x4096 is not among those of this cascade: 64x64"
 
