@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bars import Say, unsaid
 from models.measures import Bools, Estimate, Floats, kernel_distance, normal, percentiles
 
 SHARES: Final = tuple(i / 10 for i in range(11))
@@ -25,7 +26,6 @@ RESAMPLES: Final = 1000  # of a mean
 LOTS: Final = 5  # whose distances are averaged; a mean over all lots has a formula
 BLOCKS: Final = 10
 _SMALLEST_BLOCK: Final = 20
-Say = Callable[[str, int, int], None]
 Distance = Callable[[Floats, Floats], float]
 Places = NDArray[np.int64]
 
@@ -87,9 +87,7 @@ def worth_curves(drawn: Drawn, seed: int, resamples: int = RESAMPLES) -> list[Po
     return points
 
 
-def distance_curves(
-    drawn: Drawn, distance: Distance, seed: int, resamples: int, say: Say = lambda *_: None
-) -> list[Point]:
+def distance_curves(drawn: Drawn, distance: Distance, seed: int, resamples: int, say: Say = unsaid) -> list[Point]:
     """Frechet distance at each share, the mean over seeds, against all real pictures.
 
     A bootstrap's distances are too large, for its doubles narrow the cloud of features: only their spread is used,

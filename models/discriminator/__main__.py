@@ -21,14 +21,15 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
+from models.bars import bars
 from models.diffusion import choose_device
 from models.discriminator.architectures import ARCHITECTURES, save
 from models.discriminator.card import figures_of, write_card
 from models.discriminator.drawing import captions, prompts_in
 from models.discriminator.evaluating import evaluate, look
-from models.discriminator.examples import Say, files_in
+from models.discriminator.examples import files_in
 from models.discriminator.importing import Preparation, take_over
 from models.discriminator.material import Wanted, gathered
 from models.discriminator.scorers import open_scorer
@@ -52,7 +53,7 @@ def _train(given: argparse.Namespace, console: Console) -> None:
     claim(work, {**asdict(recipe), **asdict(wanted)})
     device = _device()
     with Progress(console=console, transient=True) as shown:
-        say = progress(shown)
+        say = bars(shown)
         material = gathered(cascade, wanted, ARCHITECTURES[network].side, work, say)
         trained = train(recipe, material.real, material.fake, work, device, say)
     figures = figures_of(trained, recipe, material.about)
@@ -80,7 +81,7 @@ def _evaluate(given: argparse.Namespace, console: Console) -> None:
     out = given.out or Path("logs") / f"discriminator-{cascade.name}-evaluation"
     claim(out, {"prompts": prompts[: given.n], "cascade": cascade.name})
     with Progress(console=console, transient=True) as shown:
-        looked = look(cascade, scorer, prompts[: given.n], given.seeds, real, out, progress(shown), judge)
+        looked = look(cascade, scorer, prompts[: given.n], given.seeds, real, out, bars(shown), judge)
     for name, value in evaluate(looked, out, given.seed).items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
     console.print(f"tables and figures: {out}", highlight=False, soft_wrap=True)
@@ -101,19 +102,6 @@ def _free(out: Path | None, cascade: Cascade) -> Path:
     if out is None and place.exists():
         raise SettingsError(f"{place} holds a discriminator already: name it with --out to replace it")
     return out or place
-
-
-def progress(shown: Progress) -> Say:
-    """Shows each kind of work as a bar of its own."""
-    bars: dict[str, TaskID] = {}
-
-    def say(what: str, done: int, of: int) -> None:
-        kind = what.split(",")[0]
-        if kind not in bars:
-            bars[kind] = shown.add_task(what, total=of)
-        shown.update(bars[kind], completed=done, total=of, description=what)
-
-    return say
 
 
 def _device() -> torch.device:

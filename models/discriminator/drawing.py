@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from models.bars import Say
 from models.diffusion import DiffusionBackend, choose_device, load_pipeline
-from models.discriminator.examples import Say, Squares
+from models.discriminator.examples import Squares
 from models.judges import SceneJudge
 from models.scenes import caption
 from models.tiny_training.data import generator, latents, training_scenes

@@ -15,11 +15,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from models.bars import Say
 from models.curves import Drawn, Point, Stage, worth_curves
 from models.discriminator.classifier import AT_ONCE
 from models.discriminator.drawing import draw, real_scenes
 from models.discriminator.evaluation_figures import write_figures
-from models.discriminator.examples import Say, Squares, square
+from models.discriminator.examples import Squares, square
 from models.discriminator.scorers import Scorer
 from models.judges import SceneJudge
 from models.measures import (

@@ -6,7 +6,7 @@ A picture is broken before anything is trained, not in the middle: all are read 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.bars import Say
 from models.measures import Bools
 from shared.errors import SettingsError
 
 Squares = NDArray[np.uint8]  # (pictures, side, side, 3)
-Say = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 ENDINGS: Final = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
 # Of each ten: what is trained on, what decides when to stop and the temperature, and what the figures are measured on.
 PARTS: Final = {"train": range(8), "held out": range(8, 9), "test": range(9, 10)}
@@ -34,7 +34,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def squares(paths: Sequence[Path], side: int, keep: Path, say: Say) -> Squares:
-    """All pictures as squares of that side, kept in a file named after `keep`; raises SettingsError over a broken one."""
+    """All pictures as squares of that side, kept in a file named after `keep`; raises SettingsError."""
     keep = keep.with_name(f"{keep.stem}-{side}-{_mark(paths):08x}.npy")
     if keep.exists():
         kept: Squares = np.load(keep, mmap_mode="r", allow_pickle=False)
@@ -65,7 +65,7 @@ def square(path: Path, side: int = 0) -> Squares:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as wrong:
         raise SettingsError(f"{path}: no picture that can be read: {wrong}") from None
     sized = picture if not side or picture.size == (side, side) else picture.resize((side, side), _SMOOTH)
-    return np.asarray(sized)
+    return np.array(sized)  # a copy that torch may write to
 
 
 _SMOOTH: Final = Image.Resampling.BILINEAR

@@ -13,8 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from models.bars import Say
 from models.discriminator.drawing import captions, draw, prompt_of, prompts_in, real_scenes
-from models.discriminator.examples import LEAST, Say, Squares, files_in, squares
+from models.discriminator.examples import LEAST, Squares, files_in, squares
 from models.judges import SceneJudge, judge_of
 from shared.catalog import Cascade
 from shared.errors import SettingsError
@@ -85,7 +86,7 @@ def _wrong(judge: SceneJudge, paths: Sequence[Path], pictures: Squares, prompts:
     unknown = next((path for path, prompt in zip(paths, prompts, strict=True) if prompt is None), None)
     if unknown is not None:
         raise SettingsError(f"{unknown}: does not say its prompt, so it cannot be judged; --every takes all as fake")
-    right, _ = judge.look(np.asarray(pictures), [prompt or "" for prompt in prompts])
+    right, _ = judge.look(np.array(pictures), [prompt or "" for prompt in prompts])
     if (~right).sum() < LEAST:
         raise SettingsError(f"{(~right).sum()} of {len(right)} light pictures are wrong; at least {LEAST} needed")
     return np.asarray(pictures[~right])

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
+from models.bars import Say
 from models.discriminator.architectures import ARCHITECTURES, LABELS, begin_from
 from models.discriminator.classifier import AT_ONCE, REAL, logits_of
-from models.discriminator.examples import Say, Squares, part_of
+from models.discriminator.examples import Squares, part_of
 from models.measures import Bools, Floats, fitted_temperature, log_loss
 from models.tiny_training import checkpoint
 from models.tiny_training.data import generator
