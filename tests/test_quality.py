@@ -117,7 +117,7 @@ def test_the_kernel_distance_of_one_distribution_is_about_nothing_and_not_biased
 def test_area_roc_and_reliability_agree_with_their_definitions() -> None:
     rng = np.random.default_rng(2)
     real = rng.random(600) < 0.4
-    scores = np.round(np.clip(rng.normal(0.4 + 0.2 * real, 0.2), 0, 1), 2)  # with ties
+    scores = np.asarray(np.clip(rng.normal(0.4 + 0.2 * real, 0.2), 0, 1).round(2), np.float64)  # with ties
     higher = scores[real][:, None] > scores[~real][None]
     same = scores[real][:, None] == scores[~real][None]
     false, true = roc(scores, real)
