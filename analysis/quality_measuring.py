@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from models.discriminator.examples import Squares, files_in, square
 from models.discriminator.scorers import Scorer
 from models.features import Features
 from models.judges import SceneJudge
-from models.measures import Floats, distance, frechet
+from models.measures import Floats, frechet
 from shared.errors import SettingsError
 from shared.schema import STAGES
 from shared.schema import Stage as StageName
@@ -52,10 +52,8 @@ def measured(folder: Path, prompts: Sequence[str], seeds: int, means: Means, see
     points = worth_curves(drawn, seed)
     if drawn.real is None or drawn.light.features is None:
         return points
-    # The judge's features have no scale that anyone knows; Inception's are compared with published distances.
-    apart = distance if means.features is None else frechet
     resamples = RESAMPLES if drawn.real.shape[1] <= WIDE else WIDE_RESAMPLES
-    return points + distance_curves(drawn, apart, seed, resamples, say) + kernel_curves(drawn, seed)
+    return points + distance_curves(drawn, frechet, seed, resamples, say) + kernel_curves(drawn, seed)
 
 
 def gathered(folder: Path, prompts: Sequence[str], seeds: int, means: Means, say: Say) -> Drawn:
@@ -72,7 +70,21 @@ def gathered(folder: Path, prompts: Sequence[str], seeds: int, means: Means, say
         found[stage] = Stage(*(_stacked([row[place] for row in rows]) for place in (0, 1)))
         if stage == "light":
             selectors |= {name: np.stack([row[2][name] for row in rows]) for name in means.scorers}
-    return Drawn(selectors, found["light"], found["heavy"], _real(prompts, means, say))
+    paired = means.real is None or means.features is None
+    drawn = Drawn(selectors, found["light"], found["heavy"], _real(prompts, means, say), paired)
+    return drawn if means.features else _scaled(drawn)
+
+
+def _scaled(drawn: Drawn) -> Drawn:
+    """Features in units of a real one's spread: the judge's have no scale that anyone knows, unlike Inception's."""
+    if drawn.real is None:
+        return drawn
+    unit = float(np.sqrt(drawn.real.var(axis=0).mean()))
+    light, heavy = (
+        replace(stage, features=None if stage.features is None else stage.features / unit)
+        for stage in (drawn.light, drawn.heavy)
+    )
+    return replace(drawn, light=light, heavy=heavy, real=drawn.real / unit)
 
 
 def _looked(

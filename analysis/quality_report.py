@@ -49,7 +49,7 @@ def write_report(points: Sequence[Point], about: About, folder: Path) -> str:
             percent = 100 if (metric, about.worth) == ("worth", "accuracy") else 1
             name = _name(metric, about) + (", %" if percent == 100 else "")
             draw_curve(axis, [point for point in points if point.metric == metric], name, percent)
-        figure.suptitle(f"{about.cascade}: {about.prompts:,} prompts, {about.seeds} seeds each; bands: 95 %")
+        figure.suptitle(f"{about.cascade}: {about.prompts:,} prompts, seeds of each: {about.seeds}; bands: 95 %")
         save(figure, folder / "quality")
     page = page_of(points, about, metrics)
     write_text(folder / "quality.md", page)
@@ -82,7 +82,7 @@ def page_of(points: Sequence[Point], about: About, metrics: Sequence[str]) -> st
     parts = [
         f"# Quality of the cascade {about.cascade}",
         f"    {about.command}",
-        f"{about.prompts:,} prompts, {about.seeds} seeds each, drawn by both models through the pipeline. "
+        f"{about.prompts:,} prompts, seeds of each: {about.seeds}, drawn by both models through the pipeline. "
         f"Features: {about.features}. Intervals: 95 %, prompts resampled with all their seeds (KID: between blocks); "
         "a difference from the lot is of the same prompts.",
         "![Quality against the heavy share](quality.svg)" if metrics else "Nothing could be measured.",

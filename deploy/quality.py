@@ -1,6 +1,6 @@
 """`python -m deploy.quality`: the quality curve of a cascade, with a pipeline on this machine for as long as it draws.
 
-All slots draw light pictures first, then all of them heavy ones, at the largest batch that was profiled. The rest is
+All slots draw light pictures first, then all of them heavy ones, at the batch that draws fastest. The rest is
 analysis.quality's; so are its options.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from rich.console import Console
@@ -25,14 +26,15 @@ from shared.config import Settings, load, parser
 from shared.process import guarded
 from shared.schema import STAGES, Stage
 
+HANG_S: Final = 600.0  # nobody waits: a slow machine's batch is no fault
+
 
 def pinned(cascade: Cascade, stage: Stage, slots: int, folder: Path) -> Path:
     """A file with the plan that lets all slots draw for one stage."""
     plan = {
         "light_workers": slots if stage == "light" else 0,
         "heavy_workers": slots if stage == "heavy" else 0,
-        "light_batch": max(cascade.batches("light")),
-        "heavy_batch": max(cascade.batches("heavy")),
+        **{f"{each}_batch": _fastest(cascade, each) for each in STAGES},
         "threshold": 0.0,
         "heavy_direct": float(stage == "heavy"),
     }
@@ -40,6 +42,11 @@ def pinned(cascade: Cascade, stage: Stage, slots: int, folder: Path) -> Path:
     path = folder / f"{stage}.json"
     path.write_text(json.dumps(plan))
     return path.resolve()
+
+
+def _fastest(cascade: Cascade, stage: Stage) -> int:
+    """The profiled batch size that draws most prompts a second."""
+    return max(cascade.batches(stage), key=lambda batch: batch / cascade.service_s(stage, batch))
 
 
 def draw(inquiry: Inquiry, settings: Settings, seeds: int, console: Console) -> None:
@@ -64,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end_on_sigterm()
     if given.slots is None:
         given.slots = slots_that_fit()
-    settings = load(given).model_copy(update={"policy": "pinned", "node": "quality", "deployment": "quality"})
+    settings = load(given).model_copy(
+        update={"policy": "pinned", "node": "quality", "deployment": "quality", "hang_s": HANG_S}
+    )
     console = Console()
     torch.set_num_threads(1)
     inquiry = Inquiry(load_cascade(settings.cascade), given)

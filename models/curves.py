@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -42,13 +43,14 @@ class Stage:
 class Drawn:
     """Both models' pictures for the same prompts and seeds; `scores` by selector, (seeds, prompts) each.
 
-    `real`: features of real pictures (pictures, width), where distances are asked for.
+    `real`: features of real pictures (pictures, width), where distances are asked for; `paired`: row i is of prompt i.
     """
 
     scores: Mapping[str, Floats]
     light: Stage
     heavy: Stage
     real: Floats | None = None
+    paired: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,11 +118,12 @@ def kernel_curves(drawn: Drawn, seed: int) -> list[Point]:
     if drawn.real is None or drawn.light.features is None or blocks < 2:
         return []
     rng = np.random.default_rng([seed, 2])
-    real = np.array_split(drawn.real[rng.permutation(len(drawn.real))], blocks)
     prompts = np.array_split(rng.permutation(drawn.shape[1]), blocks)
+    others = np.array_split(drawn.real[rng.permutation(len(drawn.real))], blocks)
+    real = [drawn.real[some] for some in prompts] if drawn.paired else others
     tables: dict[str, list[Floats]] = {}
     for some, truth in zip(prompts, real, strict=True):
-        for name, row in _distances(drawn, some, kernel_distance, seed, truth).items():
+        for name, row in _distances(drawn, some, partial(kernel_distance, paired=drawn.paired), seed, truth).items():
             tables.setdefault(name, []).append(row)
     rows = {name: np.stack(table) for name, table in tables.items()}
     return [
@@ -175,7 +178,7 @@ def _distances(
     keys = {name: [values[:, some]] for name, values in _selectors(drawn, seed).items()}
     rng = np.random.default_rng([seed, 4])
     keys[LOT] += [rng.random(drawn.shape)[:, some] for _ in range(LOTS - 1)]
-    truth = drawn.real if real is None else real
+    truth = real if real is not None or drawn.real is None else drawn.real[some] if drawn.paired else drawn.real
     assert truth is not None
     ends = {share: _mean_distance(drawn, some, keys[LOT][:1], share, distance, truth) for share in (0.0, 1.0)}
     return {

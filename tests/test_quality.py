@@ -111,6 +111,11 @@ def test_the_kernel_distance_of_one_distribution_is_about_nothing_and_not_biased
     error = np.std(found) / np.sqrt(len(found))
     assert abs(np.mean(found)) < 3 * error
     assert min(found) < 0 < max(found)
+    prompt = rng.normal(size=(200, 60, 5)) * 2
+    ours, real = prompt + rng.normal(size=prompt.shape), prompt + rng.normal(size=prompt.shape)
+    pairs = [kernel_distance(*pair, paired=True) for pair in zip(ours, real, strict=True)]
+    assert abs(np.mean(pairs)) < 3 * np.std(pairs) / np.sqrt(len(pairs))
+    assert np.mean([kernel_distance(*pair) for pair in zip(ours, real, strict=True)]) < -1
     assert kernel_distance(rng.normal(size=(60, 5)) + 1, rng.normal(size=(60, 5))) > 20 * error
 
 
