@@ -14,6 +14,7 @@ from torch import nn
 
 from models.discriminator import efficientnet_v2, open_scorer
 from models.discriminator.importing import Preparation, take_over
+from models.features import features_from
 from shared.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -105,3 +106,21 @@ def test_a_folder_of_pickles_is_refused_before_anything_is_read(tmp_path: Path) 
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(ModelError, match=r"holds pytorch_model\.bin and no safetensors: pickles are not loaded"):
         open_scorer(tmp_path, CPU)
+
+
+class Averages(nn.Module):
+    """Answers as the published Inception file does."""
+
+    def forward(self, pictures: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        means = pictures.float().mean((2, 3))
+        return means if return_features else means[:, :1]
+
+
+def test_features_come_from_a_torchscript_file_and_from_nothing_else(tmp_path: Path) -> None:
+    torch.jit.script(Averages()).save(str(tmp_path / "inception.pt"))  # type: ignore[no-untyped-call]
+    pictures = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = features_from(tmp_path / "inception.pt", CPU)(pictures)
+    assert found == pytest.approx(pictures.double().mean((2, 3)).numpy(), abs=1e-3)
+    torch.save(Averages().state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ModelError, match=r"weights\.pt: no TorchScript file"):
+        features_from(tmp_path / "weights.pt", CPU)
