@@ -26,7 +26,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.recording import OUTCOME_COLUMNS, outcome_row, write_table
+from analysis.recording import OUTCOME_COLUMNS, outcome_row
 from shared.broker import Broker
 from shared.config import Settings, load, parser
 from shared.errors import CascadeError, PlanUnreadable
@@ -36,6 +36,7 @@ from shared.messages import Fields, Outcome
 from shared.observer import Observer, StreamRow
 from shared.plans import MAPPINGS, Plan
 from shared.process import guarded
+from shared.tables import write_table
 
 PART_ROWS: Final = 100_000  # of one file: what a call holds in memory at most
 NEEDED: Final = ("redis_url", "deployment")

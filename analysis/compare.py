@@ -24,7 +24,6 @@ from analysis.bound import MARGIN, Bound, bound
 from analysis.comparison_figures import write_figures
 from analysis.looks import OURS
 from analysis.published import published
-from analysis.recording import write_table
 from analysis.side_by_side import side_by_side
 from analysis.trial import Trial, all_policies, check_policies, make_trial
 from shared.catalog import Cascade
@@ -32,6 +31,7 @@ from shared.errors import SettingsError
 from shared.process import guarded
 from shared.recording import Recording
 from shared.summary import percent, quality_figure, summarise
+from shared.tables import write_table
 
 WIDTH: Final = 180  # columns, where the output is no terminal
 BOUNDS: Final = {f"bound, {MARGIN - 1:.0%} spare": MARGIN, "bound, none spare": 1.0}

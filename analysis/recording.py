@@ -11,10 +11,9 @@ pictures/       <id>-light.webp and <id>-heavy.webp (or .png), written while the
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -25,6 +24,7 @@ from shared.messages import End, Outcome, Visit
 from shared.plans import MAPPINGS, Plan
 from shared.recording import Failure, Recording, Tick
 from shared.schema import STAGES, Stage
+from shared.tables import write_table
 from shared.wire import PROMPT_LIMIT
 
 T = TypeVar("T")
@@ -107,16 +107,6 @@ def find_pictures(folder: Path | None) -> dict[str, Path]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write readable JSON under a temporary name and rename; raises OSError that names the file."""
     write_text(path, json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV under a temporary name and rename; raises OSError that names the file."""
-    text = io.StringIO(newline="")
-    # All text is quoted: the csv module leaves a bare carriage return unquoted and then reads it as a line's end.
-    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _totals(recording: Recording) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from analysis.recording import load, write_table
+from analysis.recording import load
 from analysis.trial import NEEDS_A_FILE, Trial, make_trial
 from shared.cascade import JITTER
 from shared.errors import SettingsError
@@ -27,6 +27,7 @@ from shared.messages import Outcome
 from shared.plans import Plan, View
 from shared.recording import Recording
 from shared.summary import summarise
+from shared.tables import write_table
 from traces.published import TRACES
 
 JITTER_S: Final = 0.01

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from analysis import compare
 from analysis.comparison_figures import write_figures
-from analysis.recording import save, write_table
+from analysis.recording import save
 from analysis.report import write_summary
 from analysis.side_by_side import side_by_side
 from analysis.trial import Trial, all_policies, check_policies, make_trial
@@ -31,6 +31,7 @@ from deploy.results import cleared, end_on_sigterm, keep
 from shared.config import Settings
 from shared.errors import SettingsError
 from shared.process import guarded
+from shared.tables import write_table
 
 OURS: Final = "quality"
 EXAMPLES: Final = Path(__file__).resolve().parent.parent / "traces" / "examples"

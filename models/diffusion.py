@@ -23,7 +23,7 @@ from torch import Tensor
 
 from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
 from models.compiled import warming_up
-from models.discriminator import Discriminator
+from models.discriminator import open_scorer
 from models.encoding import Encoded, Encoder, encoding_threads
 from models.libraries import WEIGHTS_WRONG, modules_of, pipeline_of
 from models.memory import refuse_what_does_not_fit
@@ -188,7 +188,7 @@ def open_diffusion(
     ahead = plan_batches(cascade, stage, gpu) if quick.compiled else ()
     judge = cascade.home / cascade.discriminator
     judge = random_discriminator() if model.random_weights and not judge.is_dir() else judge
-    scorer = Discriminator(judge, device).score if stage == "light" else None
+    scorer = open_scorer(judge, device) if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
     return DiffusionBackend(model, stage, quick, scorer, checker, encoder=encoder, ahead=ahead)
 

@@ -152,6 +152,15 @@ def classifier_from(folder: Path) -> Any:
     return network.eval()
 
 
+def clip_from(folder: Path) -> tuple[Any, Any]:
+    """A CLIP model in single precision, ready to compare, and its tokenizer; raises one of WEIGHTS_WRONG."""
+    _quieten()
+    network = transformers.CLIPModel.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    )
+    return network.eval(), transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def checker_from(source: str) -> tuple[Any, Any, set[str]]:
     """A safety checker in single precision from a folder or the hub's cache, its image processor, and the names of
     weights that the source lacks; raises one of WEIGHTS_WRONG.

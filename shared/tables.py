@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import SettingsError
+from shared.files import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +82,13 @@ def number_rows(path: Path) -> Iterator[list[float]]:
             yield numbers
         elif line > 1:
             raise SettingsError(f"{path}:{line}: not numbers: {text[:60]!r}")
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV under a temporary name and rename; raises OSError that names the file."""
+    text = io.StringIO(newline="")
+    # All text is quoted: the csv module leaves a bare carriage return unquoted and then reads it as a line's end.
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

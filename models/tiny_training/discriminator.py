@@ -35,7 +35,7 @@ def train(
 
     def loss(step: int) -> Tensor:
         rng = generator(seed, course.name, step)
-        images = torch.cat([_some(real, rng, batch // 2), _some(fake, rng, batch // 2)])
+        images = torch.cat([some(real, rng, batch // 2), some(fake, rng, batch // 2)])
         return cross_entropy(module["discriminator"](images).logits, labels, label_smoothing=0.02)
 
     return Trainer(course, module, work).run(loss)
@@ -52,7 +52,8 @@ def scores(network: nn.Module, pictures: Pictures, batch: int = 100) -> NDArray[
     return np.asarray(torch.cat(rows).double().numpy())
 
 
-def _some(pictures: Pictures, rng: np.random.Generator, count: int) -> Tensor:
+def some(pictures: Pictures, rng: np.random.Generator, count: int) -> Tensor:
+    """A batch of so many of the pictures, each mirrored by chance."""
     chosen = as_tensor(pictures[rng.integers(len(pictures), size=count)])
     mirrored = torch.from_numpy(rng.random(count) < 0.5)
     chosen[mirrored] = chosen[mirrored].flip(-1)

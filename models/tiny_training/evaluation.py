@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.measures import Bools, Floats, area_under_curve, distance, frechet
 from models.scenes import KINDS, Scene
 from models.tiny_training.attributes import Judge, Verdict, judge
 from models.tiny_training.data import layout
 from models.tiny_training.sampling import Pictures, as_tensor
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+__all__ = ["Bools", "Floats", "area_under_curve", "deferral_table", "distance", "frechet"]
+
 SHARES = tuple(i / 10 for i in range(11))
 _LOTS = 20
 _BATCH = 200
@@ -61,36 +62,6 @@ def by_kind(right: Bools, scenes: Sequence[Scene]) -> dict[str, float]:
     """The share that is all right within each kind of caption."""
     kinds = np.array([scene.kind for scene in scenes])
     return {kind: float(right[kinds == kind].mean()) for kind in KINDS if (kinds == kind).any()}
-
-
-def frechet(ours: Floats, real: Floats) -> float:
-    """Frechet distance of two Gaussians fitted to features (Heusel et al. 2017).
-
-    |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)), where the trace of the root is that of sqrt(A C2 A) with A = sqrt(C1):
-    symmetric, so no complex numbers arise.
-    """
-    apart = ours.mean(0) - real.mean(0)
-    ours_spread, real_spread = np.cov(ours, rowvar=False), np.cov(real, rowvar=False)
-    values, vectors = np.linalg.eigh(real_spread)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    shared = np.sqrt(np.linalg.eigvalsh(root @ ours_spread @ root).clip(0)).sum()
-    return float(apart @ apart + np.trace(ours_spread) + np.trace(real_spread) - 2 * shared)
-
-
-def distance(ours: Floats, real: Floats) -> float:
-    """The Frechet distance in units of the mean variance of a real feature, so that no scale of the judge enters."""
-    return frechet(ours, real) / float(real.var(axis=0).mean())
-
-
-def area_under_curve(scores: Floats, right: Bools) -> float:
-    """The chance that a right picture scores above a wrong one (ROC AUC by ranks, ties halved)."""
-    order = np.argsort(scores, kind="stable")
-    ranks = np.empty(len(scores))
-    ranks[order] = np.arange(1, len(scores) + 1)
-    for value in np.unique(scores):
-        ranks[scores == value] = ranks[scores == value].mean()
-    hits, misses = int(right.sum()), int((~right).sum())
-    return float((ranks[right].sum() - hits * (hits + 1) / 2) / (hits * misses)) if hits and misses else float("nan")
 
 
 Ranking = Callable[[np.random.Generator], NDArray[np.int64]]

@@ -67,15 +67,21 @@ class Trainer:
     def path(self) -> Path:
         return self.work / f"{self.course.name}.safetensors"
 
-    def run(self, loss: Loss) -> dict[str, Tensor]:
-        """Trains to the end of the course; returns the averaged weights."""
+    def run(self, loss: Loss, enough: Callable[[Trainer], bool] | None = None) -> dict[str, Tensor]:
+        """Trains to the end of the course; returns the averaged weights.
+
+        `enough` is asked before each checkpoint is written whether to end after it.
+        """
         parent = os.getppid()
         begun, first, smooth = time.monotonic(), self.step, 0.0
         while self.step < self.course.steps:
             value = self._advance(loss)
             smooth = value if smooth == 0.0 else 0.98 * smooth + 0.02 * value
             if self.step % self.course.checkpoint_every == 0 or self.step == self.course.steps:
+                ends = enough is not None and enough(self)
                 self._keep(smooth, (self.step - first) / (time.monotonic() - begun))
+                if ends:
+                    break
             if self.ranks > 1 and os.getppid() != parent:
                 raise SystemExit("the process that started this rank is gone")
         return self.average

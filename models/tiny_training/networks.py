@@ -10,16 +10,16 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
-    EfficientNetConfig,
     EfficientNetForImageClassification,
 )
 from transformers.utils import logging
 
+from models.discriminator.architectures import efficientnet
 from models.scenes import SIDE, WORDS
 
 logging.disable_progress_bar()
@@ -112,22 +112,8 @@ def scheduler() -> DDIMScheduler:
 
 
 def discriminator() -> EfficientNetForImageClassification:
-    """EfficientNet of a quarter width, initialised anew.
-
-    As transformers does it, batch norm starts near 0 and no gradient passes.
-    """
-    config = EfficientNetConfig(
-        image_size=SIDE, width_coefficient=0.25, depth_coefficient=0.5, hidden_dim=320, batch_norm_momentum=0.1,
-        dropout_rate=0.1, drop_connect_rate=0.0, id2label={0: "fake", 1: "real"}, label2id={"fake": 0, "real": 1},
-    )  # fmt: skip
-    network = EfficientNetForImageClassification(config)
-    for part in network.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.ones_(part.weight)
-            nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out")
-    return network
+    """EfficientNet of a quarter width, initialised anew."""
+    return efficientnet(SIDE, width=0.25, depth=0.5, hidden=320)
 
 
 def save_pipeline(

@@ -1,0 +1,83 @@
+"""How well a picture fits its prompt, by a CLIP model: CLIPScore, or PickScore where the weights are its.
+
+Both are a cosine of the picture's and the prompt's embedding, CLIPScore times 2.5 and cut at 0 (Hessel et al. 2021),
+PickScore times a learnt scale (Kirstain et al. 2023). Escalation asks for the order alone, and for numbers in [0, 1]:
+the cosine is mapped by 1 / (1 + exp((CENTRE - cosine) / WIDTH)), unless config.json has its own score_centre and
+score_width. Neither score is a probability of anything.
+
+ImageReward is not here: its weights are published as a pickle, for an architecture that transformers has not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.discriminator.folder import number, read_config, triple
+from models.libraries import WEIGHTS_WRONG, clip_from
+from shared.errors import ModelError
+
+# Cosines of drawn pictures with their prompts lie between .15 and .35 with the published CLIP models.
+CENTRE: Final = 0.25
+WIDTH: Final = 0.05
+_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+_SPREAD: Final = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Similarity:
+    """A CLIP model from a folder with model.safetensors, config.json and the tokenizer's files."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Load from a folder; raises ModelError."""
+        config = read_config(folder)
+        try:
+            network, self._tokenizer = clip_from(folder)
+        except WEIGHTS_WRONG as wrong:
+            raise ModelError(f"cannot load the CLIP model in {folder}: {wrong}") from wrong
+        self._network = network.to(device)
+        self._device = device
+        self._side = int(network.config.vision_config.image_size)
+        self._words = int(network.config.text_config.max_position_embeddings)
+        self._mean, self._spread = (
+            torch.tensor(triple(config, name, default, folder), device=device).view(3, 1, 1)
+            for name, default in (("image_mean", _MEAN), ("image_std", _SPREAD))
+        )
+        self._centre = number(config, "score_centre", CENTRE, folder)
+        self._width = number(config, "score_width", WIDTH, folder)
+
+    def score(self, pictures: Tensor, prompts: Sequence[str]) -> list[float]:
+        """The cosines, mapped to [0, 1]; pictures (n, 3, height, width) in [0, 1]. Raises ModelError."""
+        scores = torch.sigmoid((self.cosines(pictures, prompts) - self._centre) / self._width).tolist()
+        if not all(math.isfinite(score) for score in scores):
+            raise ModelError("the CLIP model's score is not finite")
+        return [float(score) for score in scores]
+
+    @torch.inference_mode()
+    def cosines(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Cosine of each picture with its own prompt, (n,)."""
+        words = self._tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self._words, return_tensors="pt"
+        ).to(self._device)
+        seen = self._network(pixel_values=self._prepared(pictures), **words)
+        return functional.cosine_similarity(seen.image_embeds, seen.text_embeds)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Embeddings of the pictures, (n, width), of length 1."""
+        with torch.inference_mode():
+            found = self._network.get_image_features(pixel_values=self._prepared(pictures))
+            return functional.normalize(found if isinstance(found, Tensor) else found.pooler_output, dim=-1)
+
+    def _prepared(self, pictures: Tensor) -> Tensor:
+        """The middle square, as CLIP was trained on."""
+        height, width = pictures.shape[-2:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = pictures[..., top : top + side, left : left + side].float().to(self._device)
+        sized = functional.interpolate(square, (self._side, self._side), mode="bicubic", antialias=True).clamp(0, 1)
+        return (sized - self._mean) / self._spread
