@@ -154,7 +154,7 @@ def classifier_from(folder: Path) -> Any:
 
 def clip_from(folder: Path) -> tuple[Any, Any]:
     """A CLIP model in single precision, ready to compare, and its tokenizer; raises one of WEIGHTS_WRONG."""
-    _quieten()
+    quieten()
     network = transformers.CLIPModel.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )

@@ -192,19 +192,17 @@ class Connection:
         return redis.Redis.from_pool(_pool(self.settings.redis_url, timeout_s))
 
     def check(self, *, groups: bool = True) -> None:
-        """Make the groups. Raise, with one line, ServerAway when waiting may help, and else ServerUnfit.
+        """Make the `groups`, but for who only looks. Raise ServerAway when waiting may help, and else ServerUnfit.
 
-        What Redis refuses of the groups for another reason than our rights is for whoever needs them. `groups`:
-        false for who only looks, and may have no right to make any.
+        What Redis refuses of the groups for another reason than our rights is for whoever needs them.
         """
         url = self.address
         try:
-            server = cast(Mapping[str, Any], self.client.info("server"))
-            role = cast(Mapping[str, Any], self.client.info("replication"))["role"]
-            version = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
+            facts = cast(Mapping[str, Any], self.client.info())
+            version = tuple(int(part) for part in str(facts["redis_version"]).split(".")[:2])
             if version < OLDEST:
-                raise ServerUnfit(f"Redis at {url} is {server['redis_version']}; 6.2 or newer is needed")
-            if role != "master":
+                raise ServerUnfit(f"Redis at {url} is {facts['redis_version']}; 6.2 or newer is needed")
+            if facts["role"] != "master":
                 raise ServerAway(f"Redis at {url} is a read-only replica; name its primary in REDIS_URL")
             if groups:
                 self._try_groups()
@@ -284,8 +282,7 @@ class Connection:
         return cast("list[Reply]", pipe.execute(raise_on_error=False))
 
     def _execute(self, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:
-        client: Any = self.client
-        return client.execute_command("EVALSHA", self._digests[script], len(keys), *keys, *arguments)
+        return cast(Any, self.client).execute_command("EVALSHA", self._digests[script], len(keys), *keys, *arguments)
 
     def _load(self) -> None:
         self._digests = {name: str(self.client.script_load(text)) for name, text in self._sources.items()}
