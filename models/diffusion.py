@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
-from models.discriminator import Discriminator
+from models.discriminator import open_scorer
 from models.encoding import encode
 from models.libraries import WEIGHTS_WRONG, pipeline_of
 from models.safety import SafetyChecker
@@ -140,7 +140,7 @@ def open_diffusion(cascade: Cascade, stage: Stage, gpu: str | None = None) -> Di
         torch.set_num_threads(1)
     model = cascade.models[stage]
     pipeline = load_pipeline(model, device)
-    scorer = Discriminator(cascade.home / cascade.discriminator, device).score if stage == "light" else None
+    scorer = open_scorer(cascade.home / cascade.discriminator, device) if stage == "light" else None
     checker = SafetyChecker(cascade.safety_checker, cascade.home, device).flags if cascade.safety_checker else None
     return DiffusionBackend(model, stage, pipeline, scorer, checker)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,18 @@ from models.libraries import WEIGHTS_WRONG, classifier_from
 from shared.errors import ModelError
 
 REAL: Final = "real"
+
+Scorer = Callable[[Tensor, Sequence[str]], list[float]]
+
+
+def open_scorer(folder: Path, device: torch.device) -> Scorer:
+    """The scorer in a folder, by the `model_type` of its config.json; raises ModelError."""
+    config = folder / "config.json"
+    if config.is_file() and json.loads(config.read_text()).get("model_type") == "caption":
+        from models import caption_discriminator
+
+        return caption_discriminator.open_scorer(folder, device)
+    return Discriminator(folder, device).score
 
 
 class Discriminator:

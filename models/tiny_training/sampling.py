@@ -19,6 +19,7 @@ from torch import Tensor
 from models.libraries import pipeline_from
 
 Pictures = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
 _PROCESSES = 2
 _CHUNK = 50
 
