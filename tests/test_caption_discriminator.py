@@ -44,7 +44,7 @@ def test_a_clean_picture_of_another_scene_scores_below_one_of_the_scene(
 def test_its_p_of_right_means_what_it_says() -> None:
     """In each tenth of P with pictures enough, the share that the judge calls right."""
     bins = json.loads((TINY / "figures.json").read_text())["reliability"]
-    assert sum(each["pictures"] for each in bins) >= 3000
+    assert sum(each["pictures"] for each in bins) >= 1800
     for each in bins:
         assert each["pictures"] < 100 or abs(each["said"] - each["right"]) <= 0.12
 

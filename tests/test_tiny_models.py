@@ -296,7 +296,7 @@ def test_the_recorded_captions_are_distinct_and_held_out(
     figures: dict[str, Any], recorded: list[dict[str, str]], trials: dict[str, list[Trial]]
 ) -> None:
     captions = [row["caption"] for row in recorded]
-    assert len(set(captions)) == len(captions) == figures["captions"]["held_out"] >= 1000
+    assert len(set(captions)) == len(captions) == figures["captions"]["held_out"] >= 600
     assert all(is_held_out(text) for text in captions)
     assert [float(row["score"]) for row in recorded] == trials["published"][0].scores["discriminator"].tolist()
 

@@ -23,7 +23,7 @@ from models.tiny_training.pairs import BATCH, pairs
 from models.tiny_training.sampling import Bools, Pictures, as_tensor
 from models.tiny_training.text import layout_loss
 
-COURSE = Course("caption", steps=1500, rate=2e-3, average=0.995, checkpoint_every=250)
+COURSE = Course("caption", steps=1000, rate=2e-3, average=0.995, checkpoint_every=100)
 _LAYOUT = 0.5
 _VALUES = {name: len(words) for name, words in ATTRIBUTES.items()}
 _TEXT = ("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers",

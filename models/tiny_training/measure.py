@@ -173,7 +173,7 @@ def _write_scores(run: Run, trials: Sequence[Trial], hard: Sequence[Trial]) -> N
 def _marks(trial: Trial) -> list[list[str]]:
     """A row a caption: both scores, and what each model got right."""
     columns = (trial.scores["discriminator"], trial.scores["plain"], trial.light.right, trial.heavy.right)
-    return [[f"{a:.6f}", f"{b:.6f}", str(int(c)), str(int(d))] for a, b, c, d in zip(*columns, strict=True)]
+    return [[f"{a:.6g}", f"{b:.6g}", str(int(c)), str(int(d))] for a, b, c, d in zip(*columns, strict=True)]
 
 
 def _write_quality(path: Path, table: list[Point], source: str) -> None:

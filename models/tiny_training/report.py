@@ -9,12 +9,12 @@ from typing import Any
 
 from models.scenes import HARD_KINDS, KINDS
 from models.tiny_training.plots import SELECTORS, grid, plot
-from models.tiny_training.stages import HEAVY_FLOOR, Run
+from models.tiny_training.stages import Run
 
 _ATTRIBUTES = ("ground", "count", "position", "colour", "shape", "size", "right")
 _WIDTH = 118
 # What the issue asked of the cascade; the page says where it is missed.
-_HARD_AIM = (0.80, 0.90)
+_HEAVY_AIM, _HARD_AIM = 0.97, (0.80, 0.90)
 _AHEAD_AT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 Row = dict[str, Any]
@@ -70,7 +70,7 @@ def _trained(figures: Row) -> str:
     steps = f"{heavy['steps']} DDIM steps, guidance {heavy['guidance']:g}"
     said = f"heavy after {heavy['samples']:,} samples, {steps}; "
     said += f"light a snapshot after {light['samples']:,} samples, {light['steps']} steps, no guidance."
-    if heavy["course"] == "harder":
+    if heavy["harder"]:
         said += f" The last {heavy['harder']:,} of heavy's were of the harder course, half of them hard captions."
     if "--start" in figures["command"]:
         said += (
@@ -176,8 +176,8 @@ def _missed(figures: Row) -> str:
     """Each aim that the figures miss, in a sentence."""
     heavy, hard = (part["attributes"]["right"] for part in (figures["heavy"], figures["heavy"]["hard"]))
     found = []
-    if heavy < HEAVY_FLOOR:
-        found.append(f"heavy was to be right on {HEAVY_FLOOR:.0%} of the published captions and is on {heavy:.1%}")
+    if heavy < _HEAVY_AIM:
+        found.append(f"heavy was to be right on {_HEAVY_AIM:.0%} of the published captions and is on {heavy:.1%}")
     if not _HARD_AIM[0] <= hard <= _HARD_AIM[1]:
         aim = " to ".join(f"{end:.0%}" for end in _HARD_AIM)
         found.append(f"the hard captions were to leave heavy at {aim} and leave it at {hard:.1%}")
@@ -209,7 +209,7 @@ Both are the same denoiser: {trained}
 
 ## Measured
 
-On {held_out} distinct captions that were never trained on ({mix}; there are no more of the first two), each drawn from
+On {held_out} distinct captions that were never trained on ({mix}), each drawn from
 three seeds. A judge, a classifier trained on real scenes only (`attributes/`), reads ground, colours, shape, size,
 count and position off each picture; *all right* asks for all of them but the size. It finds {judged}. Shares in
 percent, means of the three; intervals over captions, each with its three pictures:
@@ -253,9 +253,11 @@ tenths of P: {reliability}.
 
 {missed}
 
-What to keep in mind: one training seed. What fails is nearly always a shape; the judge must name one even where it
-wavers between two, and is kinder than a person to lumpy ones. The discriminator that sees the caption learnt from this
-judge's verdicts on other light pictures, so it may share its leniency. The Frechet distance rewards a faithful mixture,
-not the right choice. `scores.csv` holds each held-out caption with its scores of the first seed and what each model got
-right, `trials.csv` the same for all seeds and the hard captions by place, `figures.json` every number above.
+What to keep in mind: one training seed. By eye, heavy's squares, crosses and triangles are straight, its circles and
+rings still a little angular, and the seam of two colours is soft. What fails is nearly always a shape; the judge must
+name one even where it wavers between two, and is kinder than a person to lumpy ones. The discriminator that sees the
+caption learnt from this judge's verdicts on other light pictures, so it may share its leniency. The Frechet distance
+rewards a faithful mixture, not the right choice. `scores.csv` holds each held-out caption with its scores of the first
+seed and what each model got right, `trials.csv` the same for all seeds and the hard captions by place, `figures.json`
+every number above.
 """
