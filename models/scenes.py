@@ -16,10 +16,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.stencils import MARGIN, stencil
 
 SIDE = 64
 SHAPES = ("circle", "square", "triangle", "ring", "cross")
@@ -54,8 +55,6 @@ _ARRANGEMENTS: dict[str, tuple[tuple[int, int], ...]] = {
 _PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES}
 _PLACE_NAMES = tuple(PLACES)
 _SHIFT = 2
-_MARGIN = 16
-_FINE = 8
 
 WORDS: tuple[str, ...] = (
     *COLOURS,
@@ -65,11 +64,7 @@ WORDS: tuple[str, ...] = (
     *GROUNDS,
     *COUNTS,
     *PLACES,
-    "above",
-    "below",
-    "of",
-    "on",
-    "and",
+    *("above", "below", "of", "on", "and"),
 )
 
 
@@ -113,20 +108,20 @@ def caption(scene: Scene) -> str:
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
     """The scene as a picture, uint8 of shape (64, 64, 3), edges smoothed by 8 x 8 supersampling."""
-    wide = SIDE + 2 * _MARGIN
+    wide = SIDE + 2 * MARGIN
     canvas = np.empty((wide, wide, 3), np.float32)
     canvas[:] = GROUNDS[scene.ground]
     for thing in scene.things:
         row, column = centre(thing)
-        window = canvas[row : row + 2 * _MARGIN, column : column + 2 * _MARGIN]
-        window += _stencil(thing.shape, RADII[thing.size]) * (_paint(thing) - window)
-    inner = canvas[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        window = canvas[row : row + 2 * MARGIN, column : column + 2 * MARGIN]
+        window += stencil(thing.shape, RADII[thing.size]) * (_paint(thing) - window)
+    inner = canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
     return np.rint(inner).astype(np.uint8)
 
 
 def _paint(thing: Thing) -> NDArray[np.float32]:
     """The thing's colour across its window, float32 of shape (1, 32, 3)."""
-    halves = [COLOURS[thing.colour]] * _MARGIN + [COLOURS[thing.right_colour]] * _MARGIN
+    halves = [COLOURS[thing.colour]] * MARGIN + [COLOURS[thing.right_colour]] * MARGIN
     return np.asarray(halves, np.float32)[None]
 
 
@@ -305,23 +300,4 @@ _PHRASES: dict[str, Callable[[tuple[Thing, ...]], str]] = {
     "halves": _say_each,
     "four": _say_four,
     "relations": _say_relations,
-}
-
-
-@cache
-def _stencil(shape: str, radius: int) -> NDArray[np.float32]:
-    """How much of each pixel the shape covers, float32 of shape (32, 32, 1), its middle at (16, 16)."""
-    steps = (np.arange(2 * _MARGIN * _FINE) + 0.5) / _FINE - _MARGIN
-    y, x = np.meshgrid(steps / radius, steps / radius, indexing="ij")
-    inside = _INSIDE[shape](x, y).reshape(2 * _MARGIN, _FINE, 2 * _MARGIN, _FINE)
-    return np.asarray(inside.mean(axis=(1, 3))[..., None], np.float32)
-
-
-_Plane = NDArray[np.float64]
-_INSIDE: dict[str, Callable[[_Plane, _Plane], NDArray[np.bool_]]] = {
-    "circle": lambda x, y: x**2 + y**2 <= 1,
-    "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 0.86,
-    "triangle": lambda x, y: (y <= 0.85) & (abs(x) <= (y + 1) / 1.85),
-    "ring": lambda x, y: (x**2 + y**2 <= 1) & (x**2 + y**2 >= 0.25),
-    "cross": lambda x, y: (np.maximum(abs(x), abs(y)) <= 1) & (np.minimum(abs(x), abs(y)) <= 0.33),
 }
