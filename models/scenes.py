@@ -84,8 +84,7 @@ class Thing:
 
     @property
     def look(self) -> str:
-        colours = f"{self.colour} {self.second}".rstrip()
-        return f"{self.size} {colours} {self.shape}"
+        return " ".join(word for word in (self.size, self.colour, self.second, self.shape) if word)
 
     @property
     def right_colour(self) -> str:
@@ -239,8 +238,7 @@ def _compose_three(rng: np.random.Generator) -> tuple[Thing, ...]:
 
 def _compose_halves(rng: np.random.Generator) -> tuple[Thing, ...]:
     (thing,) = _compose_one(rng)
-    others = tuple(colour for colour in COLOURS if colour != thing.colour)
-    return (replace(thing, second=_pick(rng, others)),)
+    return (replace(thing, second=_pick(rng, tuple(colour for colour in COLOURS if colour != thing.colour))),)
 
 
 def _compose_four(rng: np.random.Generator) -> tuple[Thing, ...]:
@@ -251,8 +249,7 @@ def _compose_four(rng: np.random.Generator) -> tuple[Thing, ...]:
 def _compose_relations(rng: np.random.Generator) -> tuple[Thing, ...]:
     """One thing above or below another, and one beside another, in either order."""
     first = _pick(rng, tuple(_OPPOSITE))
-    across = ("left", "right") if first in ("top", "bottom") else ("top", "bottom")
-    second = _pick(rng, across)
+    second = _pick(rng, ("left", "right") if first in ("top", "bottom") else ("top", "bottom"))
     places = (first, _OPPOSITE[first], second, _OPPOSITE[second])
     return tuple(_thing(rng, "small", PLACES[place]) for place in places)
 
