@@ -1,21 +1,26 @@
 """Captioned scenes: what the tiny cascade draws, as pure functions of a numpy generator.
 
-A scene is one to four flat shapes on a plain ground, described by a caption of at most 16 words. Four kinds, from
+A scene is one to four flat shapes on a plain ground, described by a caption. Four kinds of at most 16 words, from
 easy to hard: `one` ("big green triangle right on grey"), `pair` ("big red cross below big green ring on black"),
-`count` ("three small red rings on grey") and `three` ("small red ring top and ... on white"). A caption fixes
-everything but a displacement of up to two pixels per thing. One caption in ten is held out: never trained on.
-Numpy only, so that a publisher of captions loads no learning library.
+`count` ("three small red rings on grey") and `three` ("small red ring top and ... on white"). Three harder ones of
+at most 18: `halves` ("big red blue circle left on black": red on its left, blue on its right), `four` ("red ring top
+and blue cross left and ... on white", all small) and `relations` ("small red ring above small blue cross and small
+green ring right of small red circle on grey"). They say it in the same words.
+
+A caption fixes everything but a displacement of up to two pixels per thing. One caption in ten is held out: never
+trained on. Numpy only, so that a publisher of captions loads no learning library.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.stencils import MARGIN, stencil
 
 SIDE = 64
 SHAPES = ("circle", "square", "triangle", "ring", "cross")
@@ -38,6 +43,7 @@ PLACES: dict[str, tuple[int, int]] = {
     "right": (1, 2),
 }
 KINDS: dict[str, float] = {"one": 0.18, "count": 0.15, "pair": 0.32, "three": 0.35}
+HARD_KINDS: dict[str, float] = {"halves": 0.3, "relations": 0.35, "four": 0.35}
 
 _RELATIONS = {"top": "above", "bottom": "below", "left": "left of", "right": "right of"}
 _OPPOSITE = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
@@ -49,8 +55,6 @@ _ARRANGEMENTS: dict[str, tuple[tuple[int, int], ...]] = {
 _PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES}
 _PLACE_NAMES = tuple(PLACES)
 _SHIFT = 2
-_MARGIN = 16
-_FINE = 8
 
 WORDS: tuple[str, ...] = (
     *COLOURS,
@@ -60,32 +64,36 @@ WORDS: tuple[str, ...] = (
     *GROUNDS,
     *COUNTS,
     *PLACES,
-    "above",
-    "below",
-    "of",
-    "on",
-    "and",
+    *("above", "below", "of", "on", "and"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One shape: its look, its cell (row, column) of three by three, its displacement (down, right) in pixels."""
+    """One shape: its look, its cell (row, column) of three by three, its displacement (down, right) in pixels.
+
+    `second` is the colour of its right half, empty where that is the same.
+    """
 
     size: str
     colour: str
     shape: str
     cell: tuple[int, int]
     shift: tuple[int, int] = (0, 0)
+    second: str = ""
 
     @property
     def look(self) -> str:
-        return f"{self.size} {self.colour} {self.shape}"
+        return " ".join(word for word in (self.size, self.colour, self.second, self.shape) if word)
+
+    @property
+    def right_colour(self) -> str:
+        return self.second or self.colour
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Things in the order in which the caption names them, on a ground; `kind` is a key of `KINDS`."""
+    """Things in the order in which the caption names them, on a ground; `kind` is a key of `KINDS` or `HARD_KINDS`."""
 
     kind: str
     ground: str
@@ -99,15 +107,21 @@ def caption(scene: Scene) -> str:
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
     """The scene as a picture, uint8 of shape (64, 64, 3), edges smoothed by 8 x 8 supersampling."""
-    wide = SIDE + 2 * _MARGIN
+    wide = SIDE + 2 * MARGIN
     canvas = np.empty((wide, wide, 3), np.float32)
     canvas[:] = GROUNDS[scene.ground]
     for thing in scene.things:
         row, column = centre(thing)
-        window = canvas[row : row + 2 * _MARGIN, column : column + 2 * _MARGIN]
-        window += _stencil(thing.shape, RADII[thing.size]) * (np.asarray(COLOURS[thing.colour], np.float32) - window)
-    inner = canvas[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        window = canvas[row : row + 2 * MARGIN, column : column + 2 * MARGIN]
+        window += stencil(thing.shape, RADII[thing.size]) * (_paint(thing) - window)
+    inner = canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
     return np.rint(inner).astype(np.uint8)
+
+
+def _paint(thing: Thing) -> NDArray[np.float32]:
+    """The thing's colour across its window, float32 of shape (1, 32, 3)."""
+    halves = [COLOURS[thing.colour]] * MARGIN + [COLOURS[thing.right_colour]] * MARGIN
+    return np.asarray(halves, np.float32)[None]
 
 
 def centre(thing: Thing) -> tuple[int, int]:
@@ -117,36 +131,41 @@ def centre(thing: Thing) -> tuple[int, int]:
     return row, column
 
 
+def arranged(thing: Thing, count: str) -> tuple[Thing, ...]:
+    """`two`, `three` or `four` of a thing, where a caption that counts them has them."""
+    return tuple(replace(thing, cell=cell) for cell in _ARRANGEMENTS[count])
+
+
 def is_held_out(text: str) -> bool:
     """Whether a caption belongs to the tenth that no training ever sees."""
     return zlib.crc32(text.encode()) % 10 == 0
 
 
-def sample(rng: np.random.Generator, kind: str | None = None) -> Scene:
-    """A random scene of the given kind, or of a kind drawn by the weights in `KINDS`."""
-    chosen = kind or _pick_kind(rng)
+def sample(rng: np.random.Generator, kind: str | None = None, kinds: Mapping[str, float] = KINDS) -> Scene:
+    """A random scene of the given kind, or of a kind drawn by the weights in `kinds`."""
+    chosen = kind or _pick_kind(rng, kinds)
     things = _COMPOSERS[chosen](rng)
     return Scene(chosen, _pick(rng, tuple(GROUNDS)), things)
 
 
-def training_scene(rng: np.random.Generator) -> Scene:
-    """A random scene whose caption is not held out."""
+def training_scene(rng: np.random.Generator, kinds: Mapping[str, float] = KINDS) -> Scene:
+    """A random scene of those kinds whose caption is not held out."""
     while True:
-        scene = sample(rng)
+        scene = sample(rng, kinds=kinds)
         if not is_held_out(caption(scene)):
             return scene
 
 
-def held_out_scenes(count: int, seed: int) -> list[Scene]:
+def held_out_scenes(count: int, seed: int, kinds: Mapping[str, float] = KINDS) -> list[Scene]:
     """`count` scenes with distinct held-out captions, shuffled.
 
-    Kinds come in the proportions of `KINDS` as far as they reach: there are only about 90 held-out captions of one
+    Kinds come in the proportions of `kinds` as far as they reach: there are only about 90 held-out captions of one
     thing and 50 that count, and what they lack is made up by pairs and threes.
     """
     rng = np.random.default_rng([seed, zlib.crc32(b"held out")])
     found: list[Scene] = []
-    weights = dict(KINDS)
-    for kind in KINDS:
+    weights = dict(kinds)
+    for kind in kinds:
         wanted = round((count - len(found)) * weights[kind] / sum(weights.values()))
         found += _distinct_held_out(rng, kind, wanted)
         del weights[kind]
@@ -171,9 +190,9 @@ def _pick(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _pick_kind(rng: np.random.Generator) -> str:
-    mark = rng.random() * sum(KINDS.values())
-    for kind, weight in KINDS.items():
+def _pick_kind(rng: np.random.Generator, kinds: Mapping[str, float]) -> str:
+    mark = rng.random() * sum(kinds.values())
+    for kind, weight in kinds.items():
         mark -= weight
         if mark < 0:
             return kind
@@ -208,12 +227,30 @@ def _compose_pair(rng: np.random.Generator) -> tuple[Thing, ...]:
 
 def _compose_count(rng: np.random.Generator) -> tuple[Thing, ...]:
     size, colour, shape = _any_size(rng), _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
-    cells = _ARRANGEMENTS[_pick(rng, COUNTS)]
-    return tuple(Thing(size, colour, shape, cell, _shift(rng)) for cell in cells)
+    like = Thing(size, colour, shape, (1, 1))
+    return tuple(replace(thing, shift=_shift(rng)) for thing in arranged(like, _pick(rng, COUNTS)))
 
 
 def _compose_three(rng: np.random.Generator) -> tuple[Thing, ...]:
     places = [_PLACE_NAMES[i] for i in rng.permutation(len(_PLACE_NAMES))[:3]]
+    return tuple(_thing(rng, "small", PLACES[place]) for place in places)
+
+
+def _compose_halves(rng: np.random.Generator) -> tuple[Thing, ...]:
+    (thing,) = _compose_one(rng)
+    return (replace(thing, second=_pick(rng, tuple(colour for colour in COLOURS if colour != thing.colour))),)
+
+
+def _compose_four(rng: np.random.Generator) -> tuple[Thing, ...]:
+    places = [_PLACE_NAMES[i] for i in rng.permutation(len(_PLACE_NAMES))[:4]]
+    return tuple(_thing(rng, "small", PLACES[place]) for place in places)
+
+
+def _compose_relations(rng: np.random.Generator) -> tuple[Thing, ...]:
+    """One thing above or below another, and one beside another, in either order."""
+    first = _pick(rng, tuple(_OPPOSITE))
+    second = _pick(rng, ("left", "right") if first in ("top", "bottom") else ("top", "bottom"))
+    places = (first, _OPPOSITE[first], second, _OPPOSITE[second])
     return tuple(_thing(rng, "small", PLACES[place]) for place in places)
 
 
@@ -235,34 +272,29 @@ def _say_each(things: tuple[Thing, ...]) -> str:
     return " and ".join(f"{thing.look} {_place_name(thing)}" for thing in things)
 
 
+def _say_four(things: tuple[Thing, ...]) -> str:
+    return " and ".join(f"{thing.colour} {thing.shape} {_place_name(thing)}" for thing in things)
+
+
+def _say_relations(things: tuple[Thing, ...]) -> str:
+    return f"{_say_pair(things[:2])} and {_say_pair(things[2:])}"
+
+
 _COMPOSERS: dict[str, Callable[[np.random.Generator], tuple[Thing, ...]]] = {
     "one": _compose_one,
     "count": _compose_count,
     "pair": _compose_pair,
     "three": _compose_three,
+    "halves": _compose_halves,
+    "four": _compose_four,
+    "relations": _compose_relations,
 }
 _PHRASES: dict[str, Callable[[tuple[Thing, ...]], str]] = {
     "one": _say_each,
     "count": _say_count,
     "pair": _say_pair,
     "three": _say_each,
-}
-
-
-@cache
-def _stencil(shape: str, radius: int) -> NDArray[np.float32]:
-    """How much of each pixel the shape covers, float32 of shape (32, 32, 1), its middle at (16, 16)."""
-    steps = (np.arange(2 * _MARGIN * _FINE) + 0.5) / _FINE - _MARGIN
-    y, x = np.meshgrid(steps / radius, steps / radius, indexing="ij")
-    inside = _INSIDE[shape](x, y).reshape(2 * _MARGIN, _FINE, 2 * _MARGIN, _FINE)
-    return np.asarray(inside.mean(axis=(1, 3))[..., None], np.float32)
-
-
-_Plane = NDArray[np.float64]
-_INSIDE: dict[str, Callable[[_Plane, _Plane], NDArray[np.bool_]]] = {
-    "circle": lambda x, y: x**2 + y**2 <= 1,
-    "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 0.86,
-    "triangle": lambda x, y: (y <= 0.85) & (abs(x) <= (y + 1) / 1.85),
-    "ring": lambda x, y: (x**2 + y**2 <= 1) & (x**2 + y**2 >= 0.25),
-    "cross": lambda x, y: (np.maximum(abs(x), abs(y)) <= 1) & (np.minimum(abs(x), abs(y)) <= 0.33),
+    "halves": _say_each,
+    "four": _say_four,
+    "relations": _say_relations,
 }

@@ -21,9 +21,9 @@ from PIL import Image
 from torch.nn import functional
 
 from models.backend import Backend, NobodyWaits, OutOfMemory, open_backend
+from models.caption_discriminator import CaptionDiscriminator
 from models.diffusion import DiffusionBackend, open_diffusion
-from models.discriminator import Discriminator
-from models.libraries import classifier_from
+from models.discriminator import Discriminator, open_scorer
 from models.sleeping import SleepingBackend
 from shared.cascade import recorded_score
 from shared.catalog import TABLES, Cascade, unmeasured
@@ -81,12 +81,10 @@ def test_any_integer_is_a_seed(light: Backend) -> None:
 
 def test_the_light_score_is_the_discriminators_view_of_that_very_picture(light: Backend, tiny: Cascade) -> None:
     drawn = light.draw([job(place, prompt, seed=place) for place, prompt in enumerate(CAPTIONS)])
-    network = classifier_from(TABLES / tiny.discriminator)
-    with torch.inference_mode():
-        seen = torch.tensor(np.stack([pixels(picture.data) for picture in drawn])).permute(0, 3, 1, 2) / 127.5 - 1
-        real = network(seen).logits.softmax(-1)[:, network.config.label2id["real"]]
-    assert [picture.score for picture in drawn] == pytest.approx(real.tolist(), abs=1e-4)
-    assert len({round(score, 4) for score in real.tolist()}) == len(CAPTIONS)
+    score = open_scorer(TABLES / tiny.discriminator, torch.device("cpu"))
+    seen = torch.tensor(np.stack([pixels(picture.data) for picture in drawn])).permute(0, 3, 1, 2) / 255
+    assert [picture.score for picture in drawn] == pytest.approx(score(seen, CAPTIONS), abs=1e-4)
+    assert [picture.score for picture in drawn] != pytest.approx(score(seen, CAPTIONS[::-1]), abs=1e-2)
 
 
 def test_a_heavy_picture_has_no_score_and_no_batch_gives_no_picture(heavy: Backend) -> None:
@@ -155,17 +153,18 @@ def test_what_is_no_picture_is_an_error(answer: torch.Tensor | Exception, error:
 
 
 def test_a_score_that_is_not_finite_is_an_error(tiny: Cascade) -> None:
-    judge = Discriminator(TABLES / tiny.discriminator, torch.device("cpu"))
-    with pytest.raises(ModelError, match="not finite"):
-        judge.score(torch.full((1, 3, 64, 64), float("nan")), ["a picture"])
+    for kind, folder in ((Discriminator, "tiny/discriminator"), (CaptionDiscriminator, tiny.discriminator)):
+        judge = kind(TABLES / folder, torch.device("cpu"))
+        with pytest.raises(ModelError, match="not finite"):
+            judge.score(torch.full((1, 3, 64, 64), float("nan")), ["a picture"])
 
 
 def test_the_discriminator_judges_large_pictures_at_the_size_it_was_trained_on(tiny: Cascade, light: Backend) -> None:
-    judge = Discriminator(TABLES / tiny.discriminator, torch.device("cpu"))
+    score = open_scorer(TABLES / tiny.discriminator, torch.device("cpu"))
     small = torch.tensor(pixels(light.draw([job(0)])[0].data)).permute(2, 0, 1)[None] / 255
     large = small.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
     shrunk = functional.interpolate(large, (64, 64), mode="bilinear", antialias=True)
-    assert judge.score(large, [CAPTIONS[0]]) == pytest.approx(judge.score(shrunk, [CAPTIONS[0]]), abs=1e-4)
+    assert score(large, [CAPTIONS[0]]) == pytest.approx(score(shrunk, [CAPTIONS[0]]), abs=1e-4)
 
 
 def moved(cascade: Cascade, home: Path) -> Cascade:
@@ -178,7 +177,7 @@ def test_missing_weights_say_what_to_do(tiny: Cascade, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no folder .*tiny/heavy.*train_tiny"):
         open_diffusion(moved(tiny, tmp_path), "heavy", "cpu")
     shutil.copytree(TABLES / "tiny/light", tmp_path / "tiny/light")
-    with pytest.raises(ModelError, match=r"no discriminator in .*tiny/discriminator"):
+    with pytest.raises(ModelError, match=r"no discriminator in .*tiny/caption_discriminator"):
         open_diffusion(moved(tiny, tmp_path), "light", "cpu")
 
 
@@ -188,11 +187,12 @@ def test_damaged_weights_are_one_clear_error(tiny: Cascade, tmp_path: Path) -> N
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot load tiny-heavy from"):
         open_diffusion(moved(tiny, tmp_path), "heavy", "cpu")
-    shutil.copytree(TABLES / tiny.discriminator, tmp_path / "judge")
-    weights = tmp_path / "judge/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="cannot load the discriminator in"):
-        Discriminator(tmp_path / "judge", torch.device("cpu"))
+    for folder in ("tiny/discriminator", tiny.discriminator):
+        shutil.copytree(TABLES / folder, tmp_path / "judge", dirs_exist_ok=True)
+        weights = tmp_path / "judge/model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+        with pytest.raises(ModelError, match="cannot load the discriminator in"):
+            open_scorer(tmp_path / "judge", torch.device("cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

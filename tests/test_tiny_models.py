@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -19,35 +18,32 @@ from torch import Tensor, nn
 from transformers import EfficientNetForImageClassification
 
 import models
-from models.libraries import classifier_from
-from models.scenes import Scene, caption, held_out_scenes, is_held_out
-from models.tiny_training import attributes, checkpoint, denoiser, discriminator, networks, text
+from models.scenes import Scene, caption, held_out_scenes
+from models.tiny_training import (
+    attributes,
+    checkpoint,
+    denoiser,
+    discriminator,
+    harder,
+    networks,
+    text,
+)
+from models.tiny_training.adopt import adopt
 from models.tiny_training.data import generator, pictures, training_scenes
 from models.tiny_training.evaluation import Opinion, area_under_curve, deferral_table, frechet, opine
 from models.tiny_training.loop import Course, Trainer
-from models.tiny_training.report import page
 from models.tiny_training.sampling import HEAVY, LIGHT, Drawing, Pictures, as_pictures, draw, load_pipeline
+from shared.errors import SettingsError
 
 ROOM = Path(models.__file__).parent
 TINY = ROOM / "tiny"
-SELECTORS = ("discriminator", "lot", "oracle")
+SELECTORS = ("discriminator", "plain", "lot", "oracle")
+SHARES = tuple(i / 10 for i in range(11))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def figures() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((TINY / "figures.json").read_text())
-    return found
-
-
-@pytest.fixture(scope="module")
-def recorded() -> list[dict[str, str]]:
-    with (TINY / "scores.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -59,32 +55,53 @@ class Killed(Exception):
     pass
 
 
-def trained(work: Path, kill_at: int | None = None) -> checkpoint.Groups:
-    """What four steps of the denoiser leave in their checkpoint, the last of them written every two."""
-    course = Course(denoiser.NAME, steps=4, average=0.9, warm_steps=2, checkpoint_every=2, slow={"text": 0.2})
-    module = denoiser.networks_for(0, work)
+def trained(work: Path, lesson: Any, kill_at: int | None = None) -> checkpoint.Groups:
+    """What four steps of a course leave in their checkpoint, the last of them written every two."""
+    course = Course(lesson.NAME, steps=4, average=0.9, warm_steps=2, checkpoint_every=2, slow={"text": 0.2})
+    module = lesson.networks_for(0, work)
+    error = denoiser.velocity_loss if lesson is denoiser else harder.loss
 
     def loss(step: int) -> Tensor:
         if step == kill_at:
             raise Killed
-        return denoiser.velocity_loss(module, 0, step, 0, 2)
+        return error(module, 0, step, 0, 4)
 
     trainer = Trainer(course, module, work)
     trainer.run(loss)
     return checkpoint.load(trainer.path)[0]
 
 
-def test_a_killed_training_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lesson", [denoiser, harder])
+def test_a_killed_training_ends_as_if_it_had_run_through(lesson: Any, tmp_path: Path) -> None:
     text.train(0, tmp_path, Course("text", steps=1), batch=2)
-    through = trained(tmp_path)
-    (tmp_path / f"{denoiser.NAME}.safetensors").unlink()
+    trained(tmp_path, denoiser)
+    through = trained(tmp_path, lesson)
+    (tmp_path / f"{lesson.NAME}.safetensors").unlink()
     with pytest.raises(Killed):
-        trained(tmp_path, kill_at=3)
-    resumed = trained(tmp_path)
+        trained(tmp_path, lesson, kill_at=3)
+    resumed = trained(tmp_path, lesson)
     assert resumed.keys() == through.keys() >= {"module", "average", "adam.exp_avg_sq"}
     for group, tensors in through.items():
         for name, tensor in tensors.items():
             assert torch.equal(resumed[group][name], tensor), f"{group} {name}"
+
+
+def test_published_weights_stand_for_the_first_course_unless_they_are_past_it(tmp_path: Path) -> None:
+    published = tmp_path / "tiny"
+    published.mkdir()
+    for model in ("light", "heavy"):
+        (published / model).symlink_to(TINY / model)
+    samples = {"light": {"samples": 640}, "heavy": {"samples": 1280}}
+    (published / "figures.json").write_text(json.dumps(samples))
+    assert adopt(tmp_path, published) == 1280
+    average = checkpoint.load(tmp_path / f"{denoiser.NAME}.safetensors")[0]["average"]
+    for name, value in load_pipeline(TINY / "heavy").unet.state_dict().items():
+        assert torch.equal(average[f"unet.{name}"], value)
+    (published / "figures.json").write_text(json.dumps(samples | {"heavy": {"samples": 1280, "course": "harder"}}))
+    with pytest.raises(SettingsError, match="through the harder course already"):
+        adopt(tmp_path, published)
+    with pytest.raises(SettingsError, match="holds no tiny cascade"):
+        adopt(tmp_path, tmp_path)
 
 
 def test_every_step_and_rank_draws_its_own_scenes_and_always_the_same() -> None:
@@ -220,56 +237,3 @@ def test_heavy_draws_hard_captions_right_and_light_does_not_always(judge: attrib
     light_right, heavy_right = (opine(judge, drawn, scenes).right.sum() for drawn in (light, heavy))
     assert heavy_right >= 13
     assert light_right < heavy_right
-
-
-def test_recorded_scores_are_what_the_committed_weights_give(
-    figures: dict[str, Any], recorded: list[dict[str, str]]
-) -> None:
-    scenes = held_out_scenes(len(recorded), figures["seed"])[:8]
-    assert [row["caption"] for row in recorded[:8]] == [caption(scene) for scene in scenes]
-    drawn = _drawn("light", LIGHT, scenes, figures["seed"])
-    scores = discriminator.scores(classifier_from(TINY / "discriminator"), drawn)
-    np.testing.assert_allclose(scores, [float(row["score"]) for row in recorded[:8]], atol=0.02)
-
-
-def test_the_recorded_captions_are_distinct_and_held_out(recorded: list[dict[str, str]]) -> None:
-    captions = [row["caption"] for row in recorded]
-    assert len(set(captions)) == len(captions) == 2000
-    assert all(is_held_out(text) for text in captions)
-
-
-def test_the_committed_table_follows_from_the_recorded_scores(recorded: list[dict[str, str]]) -> None:
-    table = _table()
-    score, light, heavy = (
-        np.array([float(row[column]) for row in recorded]) for column in ("score", "light_right", "heavy_right")
-    )
-    order = np.argsort(score, kind="stable")
-    gained = np.sort(heavy - light)[::-1]
-    for share in (i / 10 for i in range(11)):
-        deferred = np.zeros(len(order), dtype=bool)
-        deferred[order[: round(share * len(order))]] = True
-        assert table["discriminator", share] == pytest.approx(np.where(deferred, heavy, light).mean(), abs=2e-3)
-        assert table["lot", share] == pytest.approx((1 - share) * light.mean() + share * heavy.mean(), abs=0.01)
-        expected = light.mean() + gained[: round(share * len(order))].sum() / len(order)
-        assert table["oracle", share] == pytest.approx(expected, abs=1e-4)
-
-
-def test_the_discriminator_is_ahead_of_the_lot_from_a_tenth_to_seven() -> None:
-    table = _table()
-    for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
-        assert table["lot", share] < table["discriminator", share] < table["oracle", share]
-
-
-def test_the_page_says_what_was_measured_and_all_of_it_stays_small(figures: dict[str, Any]) -> None:
-    assert (TINY / "README.md").read_text() == page(figures)
-    measured = {(row["selector"], row["heavy_share"]): row["accuracy"] for row in figures["table"]}
-    assert measured == pytest.approx(_table(), abs=1e-4)
-    assert sum(path.stat().st_size for path in TINY.rglob("*")) <= 30e6
-
-
-def _table() -> dict[tuple[str, float], float]:
-    with (ROOM / "quality" / "tiny.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    table = {(row["selector"], float(row["heavy_share"])): float(row["accuracy"]) for row in rows}
-    assert set(table) == {(selector, i / 10) for selector in SELECTORS for i in range(11)}
-    return table

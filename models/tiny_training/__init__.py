@@ -1,7 +1,8 @@
 """How the tiny cascade is trained: each stage is a small file with a `Course` (how long, how fast) and a loss.
 
-    text ──> denoiser ──┬─> light (an early snapshot), heavy (the end) ──> discriminator ──> measure ──> publish
-    decoder ────────────┘                                attributes (the judge) ──┘
+    text ──> denoiser ──┬─> light (an early snapshot) ──> discriminator, caption ──> measure ──> publish
+    decoder ──> edges ──┼─> harder ──> heavy                       │
+                        └──────────────────── attributes (the judge) ┘
 
 Every random number is drawn from (seed, course, step, rank), so an interrupted run continues bit by bit where its
 last checkpoint lies, and a checkpoint needs no state of a random generator.

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from models.tiny_training.data import Layout, gaussian, generator, layout, pictures, training_scenes
-from models.tiny_training.loop import Course, Trainer
-from models.tiny_training.text import LayoutHead, layout_loss
+from models.tiny_training.data import MIXTURE, Layout, gaussian, generator, layout, pictures, training_scenes
+from models.tiny_training.loop import DEVICE, Course, Trainer
+from models.tiny_training.text import layout_loss, layout_reader
 
 COURSE = Course("attributes", steps=3000, rate=2e-3, average=0.995, checkpoint_every=250)
 FEATURES = 128
@@ -35,7 +35,7 @@ class Judge(nn.Module):
             *(_stage(before, after) for before, after in pairwise((3, 24, 48, 96))),
             _stage(96, 96, stride=1), _stage(96, 128), nn.Flatten(), nn.Linear(128 * 16, FEATURES),
         )  # fmt: skip
-        self.head = LayoutHead(FEATURES)
+        self.head = layout_reader(FEATURES)
 
     def features(self, images: Tensor) -> Tensor:
         return torch.relu(self.body(images))
@@ -49,8 +49,9 @@ class Judge(nn.Module):
 class Verdict:
     """Per picture, whether the judge finds each attribute as the caption has it; bool (batch,).
 
-    `count` is the number of things, `position` the cells they stand in; `colour`, `shape` and `size` must be right in
-    all nine cells at once. `right` asks for ground, count, position, colour and shape; a wrong size is forgiven.
+    `count` is the number of things, `position` the cells they stand in; `colour` (of both halves), `shape` and `size`
+    must be right in all nine cells at once. `right` asks for ground, count, position, colour and shape; a wrong size
+    is forgiven.
     """
 
     ground: Tensor
@@ -71,23 +72,27 @@ def judge(logits: tuple[Tensor, dict[str, Tensor]], truth: Layout) -> Verdict:
     seen = {name: cells.argmax(-1) for name, cells in rows.items()}
     filled = (seen["colour"] > 0) & (seen["shape"] > 0)
     wanted = truth.cells["shape"] > 0
+    same = {name: (seen[name] == truth.cells[name]).all(-1) for name in seen}
     return Verdict(
         ground=ground.argmax(-1) == truth.ground,
         count=filled.sum(-1) == wanted.sum(-1),
         position=(filled == wanted).all(-1),
-        **{name: (seen[name] == truth.cells[name]).all(-1) for name in ("colour", "shape", "size")},
+        colour=same["colour"] & same["right_colour"],
+        shape=same["shape"],
+        size=same["size"],
     )
 
 
 def train(seed: int, work: Path, course: Course = COURSE, batch: int = _BATCH) -> dict[str, Tensor]:
     """Averaged weights of the judge (`judge.`)."""
     torch.manual_seed(seed)
-    module = nn.ModuleDict({"judge": Judge()})
+    module = nn.ModuleDict({"judge": Judge()}).to(DEVICE)
 
     def loss(step: int) -> Tensor:
         rng = generator(seed, course.name, step)
-        scenes = training_scenes(rng, batch)
-        return layout_loss(module["judge"](spoil(pictures(scenes), rng)), layout(scenes))
+        scenes = training_scenes(rng, batch, MIXTURE)
+        spoilt = spoil(pictures(scenes), rng).to(DEVICE)
+        return layout_loss(module["judge"](spoilt), layout(scenes).to(DEVICE))
 
     return Trainer(course, module, work).run(loss)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pixel_unshuffle
 
-from models.scenes import COLOURS, GROUNDS, RADII, SHAPES, Scene, draw, training_scene
+from models.scenes import COLOURS, GROUNDS, HARD_KINDS, KINDS, RADII, SHAPES, Scene, draw, training_scene
 
 CELLS = 9
+# Published kinds in the proportions that they have among themselves, as many hard ones beside them.
+MIXTURE: dict[str, float] = KINDS | HARD_KINDS
 LATENT_SCALE = 1.25
 # Class 0 means "nothing in this cell".
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": ("", *COLOURS),
+    "right_colour": ("", *COLOURS),
     "shape": ("", *SHAPES),
     "size": ("", *RADII),
 }
@@ -27,10 +30,13 @@ _GROUND_INDEX = {ground: i for i, ground in enumerate(GROUNDS)}
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where: `ground` int64 (batch,); colour, shape and size int64 (batch, 9), row by row, 0 for empty."""
+    """What stands where: `ground` int64 (batch,); colours, shape and size int64 (batch, 9), row by row, 0 for empty."""
 
     ground: Tensor
     cells: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> Layout:
+        return Layout(self.ground.to(device), {name: cells.to(device) for name, cells in self.cells.items()})
 
 
 def generator(seed: int, stream: str, step: int, rank: int = 0) -> np.random.Generator:
@@ -40,8 +46,8 @@ def generator(seed: int, stream: str, step: int, rank: int = 0) -> np.random.Gen
     return rng
 
 
-def training_scenes(rng: np.random.Generator, count: int) -> list[Scene]:
-    return [training_scene(rng) for _ in range(count)]
+def training_scenes(rng: np.random.Generator, count: int, kinds: Mapping[str, float] = KINDS) -> list[Scene]:
+    return [training_scene(rng, kinds) for _ in range(count)]
 
 
 def pictures(scenes: Sequence[Scene]) -> Tensor:

@@ -20,7 +20,7 @@ from models.tiny_training.data import generator
 from models.tiny_training.loop import Course, Trainer
 from models.tiny_training.sampling import Pictures, as_tensor
 
-COURSE = Course("discriminator", steps=1500, rate=2e-3, average=0.995, checkpoint_every=250)
+COURSE = Course("discriminator", steps=500, rate=2e-3, flat=0.999, average=0.995, checkpoint_every=100)
 REAL = 1
 _BATCH = 48
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.measures import Bools, Floats, area_under_curve, distance, frechet
-from models.scenes import KINDS, Scene
+from models.scenes import HARD_KINDS, KINDS, Scene
 from models.tiny_training.attributes import Judge, Verdict, judge
 from models.tiny_training.data import layout
 from models.tiny_training.sampling import Pictures, as_tensor
@@ -61,7 +61,7 @@ def opine(network: Judge, pictures: Pictures, scenes: Sequence[Scene]) -> Opinio
 def by_kind(right: Bools, scenes: Sequence[Scene]) -> dict[str, float]:
     """The share that is all right within each kind of caption."""
     kinds = np.array([scene.kind for scene in scenes])
-    return {kind: float(right[kinds == kind].mean()) for kind in KINDS if (kinds == kind).any()}
+    return {kind: float(right[kinds == kind].mean()) for kind in KINDS | HARD_KINDS if (kinds == kind).any()}
 
 
 Ranking = Callable[[np.random.Generator], NDArray[np.int64]]

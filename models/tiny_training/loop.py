@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from models.tiny_training import checkpoint
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 Loss = Callable[[int], Tensor]
 
 
@@ -42,9 +44,10 @@ class Course:
 
 
 class Trainer:
-    """A module on a course. `run` starts at the last checkpoint in the work folder, if there is one.
+    """A module on a course, on the device where it lies.
 
-    Across `ranks` processes the gradients are averaged, so all of them hold the same weights; rank 0 writes.
+    `run` starts at the last checkpoint in the work folder, if there is one. Across `ranks` processes the gradients
+    are averaged, so all of them hold the same weights; rank 0 writes.
     """
 
     def __init__(self, course: Course, module: nn.ModuleDict, work: Path, rank: int = 0, ranks: int = 1) -> None:
@@ -141,11 +144,12 @@ class Trainer:
         groups, words = checkpoint.load(self.path)
         self.step = int(words["step"])
         self.module.load_state_dict(groups["module"])
-        self.average = groups["average"]
+        device = next(self.module.parameters()).device
+        self.average = {name: value.to(device) for name, value in groups["average"].items()}
         for name, parameter in self.module.named_parameters():
             if name in groups.get("adam.step", {}):
                 kinds = ("step", "exp_avg", "exp_avg_sq")
-                self.optimiser.state[parameter] = {kind: groups[f"adam.{kind}"][name] for kind in kinds}
+                self.optimiser.state[parameter] = {kind: groups[f"adam.{kind}"][name].to(device) for kind in kinds}
 
 
 def snapshot(work: Path, course: str, step: int) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from models.tiny_training.stages import Run
 
-FOLDERS = ("light", "heavy", "discriminator", "attributes")
-FILES = ("README.md", "deferral.png", "grid.png", "figures.json", "scores.csv")
+FOLDERS = ("light", "heavy", "discriminator", "caption_discriminator", "attributes")
+FILES = ("README.md", "deferral.png", "grid.png", "figures.json", "scores.csv", "trials.csv")
 
 
 def publish(run: Run) -> None:

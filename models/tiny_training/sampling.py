@@ -19,6 +19,7 @@ from torch import Tensor
 from models.libraries import pipeline_from
 
 Pictures = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
 _PROCESSES = 2
 _CHUNK = 50
 
@@ -39,7 +40,8 @@ def draw_all(folder: Path, drawing: Drawing, captions: Sequence[str], seed: int,
     """uint8 (captions, 64, 64, 3); caption i is drawn from seed + i. Kept in the file `keep`, if given."""
     if keep is not None and keep.exists():
         kept: Pictures = np.load(keep, allow_pickle=False)
-        return kept
+        if len(kept) == len(captions):
+            return kept
     starts = range(0, len(captions), _CHUNK)
     chunks = [(folder, drawing, captions[i : i + _CHUNK], seed + i) for i in starts]
     with ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn")) as pool:

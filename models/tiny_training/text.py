@@ -11,31 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from models.caption_discriminator import LayoutReader, Reading
 from models.scenes import GROUNDS, caption
 from models.tiny_training import networks
-from models.tiny_training.data import ATTRIBUTES, CELLS, Layout, generator, layout, training_scenes
-from models.tiny_training.loop import Course, Trainer
+from models.tiny_training.data import ATTRIBUTES, Layout, generator, layout, training_scenes
+from models.tiny_training.loop import DEVICE, Course, Trainer
 
 COURSE = Course("text", steps=750, flat=2 / 3, checkpoint_every=250)
 _BATCH = 128
 
 
-class LayoutHead(nn.Module):
-    """Logits for the ground and for colour, shape and size of each cell, from features (batch, width)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.ground = nn.Linear(width, len(GROUNDS))
-        self.cells = nn.ModuleDict({name: nn.Linear(width, CELLS * len(words)) for name, words in ATTRIBUTES.items()})
-
-    def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Ground (batch, 3); per attribute (batch, 9, classes)."""
-        return self.ground(features), {
-            name: head(features).unflatten(1, (CELLS, -1)) for name, head in self.cells.items()
-        }
+def layout_reader(width: int) -> LayoutReader:
+    """Logits for the ground and for the colours, shape and size of each cell, from features (batch, width)."""
+    return LayoutReader(width, len(GROUNDS), {name: len(words) for name, words in ATTRIBUTES.items()})
 
 
-def layout_loss(logits: tuple[Tensor, dict[str, Tensor]], truth: Layout) -> Tensor:
+def layout_loss(logits: Reading, truth: Layout) -> Tensor:
     ground, cells = logits
     loss = cross_entropy(ground, truth.ground)
     for name, rows in cells.items():
@@ -48,11 +39,11 @@ def train(seed: int, work: Path, course: Course = COURSE, batch: int = _BATCH) -
     torch.manual_seed(seed)
     words = networks.tokenizer()
     tokenise = networks.word_table(words)
-    module = nn.ModuleDict({"encoder": networks.text_encoder(len(words)), "head": LayoutHead(128)})
+    module = nn.ModuleDict({"encoder": networks.text_encoder(len(words)), "head": layout_reader(128)}).to(DEVICE)
 
     def loss(step: int) -> Tensor:
         scenes = training_scenes(generator(seed, course.name, step), batch)
-        pooled = module["encoder"](tokenise([caption(scene) for scene in scenes])).pooler_output
-        return layout_loss(module["head"](pooled), layout(scenes))
+        pooled = module["encoder"](tokenise([caption(scene) for scene in scenes]).to(DEVICE)).pooler_output
+        return layout_loss(module["head"](pooled), layout(scenes).to(DEVICE))
 
     return Trainer(course, module, work).run(loss)
