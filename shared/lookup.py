@@ -74,7 +74,7 @@ class _Queue:
         """How many stand before an entry, None for one in a worker's hands; one that came since stands last."""
         if entry in self.places:
             return self.places[entry]
-        came_since = _order(entry)[0] / 1000 > self.at
+        came_since = _order(entry)[0] >= int(self.at * 1000)  # an id tells no less than a millisecond
         behind = len(self.places) >= QUEUE_SHOWN and _order(entry) > _order(self.last[0])
         return len(self.places) if came_since or behind else None
 

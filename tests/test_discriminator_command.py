@@ -18,15 +18,15 @@ from shared.errors import SettingsError
 
 def test_the_tiny_cascade_gets_a_discriminator_and_its_figures(tmp_path: Path) -> None:
     out, work, figures = tmp_path / "scorer", tmp_path / "work", tmp_path / "figures"
-    train = ["train", "--cascade", "tiny", "--generate", "90", "--steps", "4", "--look-every", "2"]
+    train = ["train", "--cascade", "tiny", "--generate", "120", "--steps", "4", "--look-every", "2"]
     main([*train, "--work", str(work), "--out", str(out)])
     said = json.loads((out / "training.json").read_text())
-    assert said["material"].startswith("90 real pictures against ") and said["material"].endswith("wrong, of 90")
+    assert said["material"].startswith("120 real pictures against ") and said["material"].endswith("wrong, of 120")
     assert said["held_out_loss"].keys() == {"2", "4"}
     assert "area under the curve" in (out / "README.md").read_text()
     assert len(open_scorer(out, torch.device("cpu"))(torch.rand(2, 3, 64, 64), ["", ""])) == 2
     pictures = sorted((work / "light").iterdir())
-    assert len(pictures) == 90 and prompt_of(pictures[0])
+    assert len(pictures) == 120 and prompt_of(pictures[0])
     drawn = {picture: picture.stat().st_mtime_ns for picture in pictures}
     main([*train, "--work", str(work), "--out", str(out)])  # all is there: nothing is drawn or trained again
     assert drawn == {picture: picture.stat().st_mtime_ns for picture in pictures}

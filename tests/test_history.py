@@ -123,7 +123,7 @@ def test_a_look_shows_queues_workers_and_what_was_offered(broker: Broker, histor
     now = shown.moments[-1]
     assert (now.light.waiting, now.light.running, now.heavy.waiting) == (2, 1, 0)
     assert (now.light.wanted, now.light.ready, now.heavy.ready, now.heavy.loading) == (2, 1, 0, 0)
-    assert (shown.tiles.offered, shown.tiles.refused, shown.tiles.why) == (4, 1, {"refused:deadline": 1})
+    assert (shown.tiles.offered, shown.tiles.refused, shown.tiles.why) == (4, 1, {"refused:allowance": 1})
     assert shown.tiles.on_time == 0, "whoever was refused counts"
     assert [mark.plan.version for mark in shown.marks] == [1]
     assert shown.plan == PLAN

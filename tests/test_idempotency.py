@@ -94,7 +94,7 @@ def test_a_refused_request_can_be_repeated(shop: Shop) -> None:
     impatient, wish = shop.client.with_options(max_retries=0), {"extra_body": {"deadline_s": 10.0}}
     put_plan(shop.broker, a_plan(2, light_service_s=100.0))
     try:
-        with pytest.raises(openai.RateLimitError):
+        with pytest.raises(openai.UnprocessableEntityError):
             ids_of(impatient, "later", **wish)
     finally:
         put_plan(shop.broker, a_plan(3))

@@ -77,7 +77,7 @@ def test_counters_and_gauges_say_what_redis_says(broker: Broker) -> None:
     busy(broker)
     found, totals = watched.samples(), Observer(broker).totals()
     assert found["cascade_offered_prompts_total", ()] == totals["offered"] == 5
-    assert found["cascade_refused_prompts_total", (("why", "deadline"),)] == 1
+    assert found["cascade_refused_prompts_total", (("why", "allowance"),)] == 1
     assert found["cascade_settled_prompts_total", (("end", "failed"), ("why", "spoilt"))] == 1
     assert found["cascade_settled_prompts_total", (("end", "heavy"), ("why", "drawn"))] == 1
     assert found["cascade_escalated_prompts_total", ()] == 1
