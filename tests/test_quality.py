@@ -27,7 +27,7 @@ from models.measures import (
     roc,
 )
 from models.scene_reading import scene_of
-from models.scenes import caption, held_out_scenes
+from models.scenes import HARD_KINDS, KINDS, caption, held_out_scenes
 from shared.broker import Broker
 from shared.catalog import TABLES
 from shared.embedded import EmbeddedRedis
@@ -144,8 +144,8 @@ def test_seeds_agree_as_far_as_the_prompt_decides() -> None:
 
 
 def test_every_caption_is_read_back() -> None:
-    scenes = held_out_scenes(300, seed=1)
-    assert {scene.kind for scene in scenes} == {"one", "count", "pair", "three"}
+    scenes = [*held_out_scenes(300, seed=1), *held_out_scenes(150, seed=1, kinds=HARD_KINDS)]
+    assert {scene.kind for scene in scenes} == {*KINDS, *HARD_KINDS}
     for scene in scenes:
         read = scene_of(caption(scene))
         assert read is not None
