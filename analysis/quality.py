@@ -32,6 +32,7 @@ from models.discriminator import open_scorer
 from models.discriminator.drawing import prompts_in
 from models.discriminator.training import claim
 from models.features import INCEPTION, features_from
+from models.holdings import drawn_by, fingerprint
 from models.judges import judge_of, scenes_of
 from models.scenes import caption, held_out_scenes
 from shared.broker import Broker
@@ -67,7 +68,9 @@ class Inquiry:
         self.folder: Path = given.out or Path("logs") / f"quality-{cascade.name}"
         self.prompts = self._prompts()
         self._means = self._opened()
-        claim(self.folder, {"cascade": cascade.name, "prompts": self.prompts})
+        judge = fingerprint(cascade.home / cascade.discriminator)
+        asked = {"cascade": cascade.name, "prompts": self.prompts, **drawn_by(cascade), "discriminator": judge}
+        claim(self.folder, asked)
 
     def draw(self, broker: Broker, say: Say) -> None:
         """Let the pipeline draw what is missing, first light, then heavy."""

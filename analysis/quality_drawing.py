@@ -22,11 +22,11 @@ from shared.exchange import Publication
 from shared.files import write_bytes
 from shared.messages import Job, Outcome
 from shared.observer import Observer
-from shared.schema import Stage
+from shared.schema import BATCH, Stage
 from shared.tables import rows
 
 SEED_STEP: Final = 1_000_000  # between the seeds of one prompt, so that no two prompts share one
-ALLOWANCE_S: Final = 3600.0  # nobody waits for these
+ALLOWANCE_S: Final = 3600.0  # nobody waits for these: they come after everybody else's
 WINDOW: Final = 256  # prompts offered and not yet answered: enough for full batches on many GPUs
 PATIENCE_S: Final = 300.0  # without a single answer
 READY_S: Final = 10.0  # for workers that are just being started anew
@@ -117,7 +117,7 @@ class Commission:
     def _job(self, wanted: Wanted) -> Job:
         prompt_id = f"quality-{self._run}-{self._stage}-{wanted.seed}-{wanted.number}-{self._tries[wanted]}"
         seed = wanted.seed * SEED_STEP + wanted.number
-        return Job(prompt_id, self._prompts[wanted.number], 0.0, 0.0, seed=seed, route=self._stage)
+        return Job(prompt_id, self._prompts[wanted.number], 0.0, 0.0, seed=seed, route=self._stage, priority=BATCH)
 
     def _take(self, outcomes: Sequence[Outcome]) -> int:
         """Keep the pictures that came; returns how many."""

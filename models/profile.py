@@ -110,7 +110,10 @@ def profile(cascade: Cascade, stage: Stage, given: argparse.Namespace, source: s
             shown.update(task, advance=1, description=f"{model}: batch {row.batch} in {row.p50_s:.3f} s")
     if profiling.ceiling < max(given.batches):
         console.print(f"{model}: no more than {profiling.ceiling} fit the memory; larger batches are left out")
-    begin["swap_s"] = swap_s(backend, given.device)
+    try:
+        begin["swap_s"] = swap_s(backend, given.device)
+    except (MemoryError, RuntimeError) as wrong:  # torch says so of a device and of page-locked memory alike
+        console.print(f"{model}: a swap was not measured: {str(wrong).splitlines()[0]}")
     table.finish(profiling.rows, profiling.ceiling, begin)
     return table.path
 

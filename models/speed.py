@@ -201,18 +201,19 @@ def _compile(quick: Quick) -> None:
     keep_compiled_in(quick.model.home / WEIGHTS / ".compiled", _logger)
     if lack := lacking(quick.pipeline.device):
         raise NotApplicable(lack)
-    vae = quick.pipeline.vae
-    if hasattr(quick.pipeline, "upcast_vae") and vae.dtype == torch.float16 and vae.config.force_upcast:
-        keep_wide(vae)
-    quick.compiled = Compiled([quick.denoiser, vae.decoder], quick.pipeline.device)
+    keep_wide(quick.pipeline)
+    quick.compiled = Compiled([quick.denoiser, quick.pipeline.vae.decoder], quick.pipeline.device)
 
 
-def keep_wide(vae: Any) -> None:
-    """Let a decoder stay in single precision.
+def keep_wide(pipeline: Any) -> None:
+    """Let the decoder of a pipeline that draws in single precision stay in it.
 
-    The pipeline of SDXL widens it for each batch and narrows it again: its weights would move in memory, and a graph
-    that was captured would have to be captured anew.
+    The pipeline of SDXL widens it for each batch and narrows it again: its weights would move in memory, where a graph
+    that was captured, or who takes them off the device, would look for them in vain.
     """
+    vae = pipeline.vae
+    if not (hasattr(pipeline, "upcast_vae") and vae.dtype == torch.float16 and vae.config.force_upcast):
+        return
     vae.to(torch.float32)
     decode = vae.decode
     vae.decode = lambda latents, **named: decode(latents.to(torch.float32), **named)

@@ -65,7 +65,8 @@ class Weights:
         self.nbytes = max((place.end for place in self._places.values()), default=0)
         pinned = device.type == "cuda"
         sizes = [after - before for before, after in pairwise([*range(0, self.nbytes, piece), self.nbytes])]
-        self._host = [torch.empty(size, dtype=torch.uint8, pin_memory=pinned) for size in sizes]
+        self._sizes = sizes
+        self._host: list[Tensor] = []
         self._block: Tensor | None = None
         for tensor in self._tensors:
             self._keep(tensor.data, self._places[id(tensor)].offset)
@@ -119,6 +120,10 @@ class Weights:
         flat = rest.as_strided((rest.numel(),), (1,)).view(torch.uint8)
         while len(flat):
             piece, start = divmod(offset, self._piece)
+            while piece >= len(self._host):  # one by one: what was copied before is free by then
+                pinned = self._device.type == "cuda"
+                size = self._sizes[len(self._host)]
+                self._host.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
             now = flat[: self._piece - start]
             self._host[piece][start : start + len(now)].copy_(now)
             flat, offset = flat[len(now) :], offset + len(now)
@@ -215,4 +220,10 @@ class SwappingBackend:
 def open_swapping(cascade: Cascade, stage: Stage, gpu: str | None = None) -> SwappingBackend:
     """Load the stage's model into host memory, parked; raises ModelError."""
     backend = open_diffusion(cascade, stage, gpu, hosted=True)
-    return SwappingBackend(backend, Weights(backend.networks, choose_device(gpu)))
+    try:
+        return SwappingBackend(backend, Weights(backend.networks, choose_device(gpu)))
+    except (MemoryError, RuntimeError) as wrong:
+        raise ModelError(
+            f"{cascade.models[stage].name}: no page-locked host memory for its weights: {str(wrong).splitlines()[0]}; "
+            "free memory, raise the limit of locked memory (ulimit -l), or set CASCADE_RESIDENT=false"
+        ) from wrong

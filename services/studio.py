@@ -100,9 +100,11 @@ class Studio:
             return "format", f"{FORMAT} {str(job.parameters[FORMAT])[:20]!r} is none of {', '.join(FORMATS)}"
         return objection(self._cascade, job)
 
-    def alike(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-        """Those that the model draws together with the most urgent one, and the rest."""
-        return alike(entries, partial(asked_of, self._cascade.models[self._stage]))
+    def alike(self, entries: Sequence[Entry], now: float) -> tuple[list[Entry], list[Entry]]:
+        """Those that the model draws in one batch, and the rest."""
+        two_batches_s = 2 * self.service_s(max(1, len(entries)))[-1]
+        model = self._cascade.models[self._stage]
+        return alike(entries, partial(asked_of, model), lambda job: job.deadline - now >= two_batches_s)
 
     def service_s(self, batch: int) -> list[float]:
         """Seconds for batches of 1 to `batch` at the measured pace."""

@@ -141,7 +141,7 @@ class Worker:
         self._lease.carry(entries)
         offset_s = claim.now - time.time()
         try:
-            together, unlike = self._studio.alike(self._unobjectionable(entries))
+            together, unlike = self._studio.alike(self._unobjectionable(entries), claim.now)
             if unlike:  # one batch draws pictures of one kind: others may draw these meanwhile
                 self._settlement.hand_back(unlike)
                 self._lease.carry(together)

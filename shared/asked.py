@@ -44,14 +44,19 @@ def objection(cascade: Cascade, job: Job) -> tuple[str, str] | None:
     return None
 
 
-def alike(entries: Sequence[Entry], kind: Callable[[Job], Asked]) -> tuple[list[Entry], list[Entry]]:
-    """Those that can be drawn together with the most urgent one, and the rest, both in order.
+def alike(
+    entries: Sequence[Entry], kind: Callable[[Job], Asked], can_wait: Callable[[Job], bool]
+) -> tuple[list[Entry], list[Entry]]:
+    """Those that can be drawn together with the first one, and the rest, both in order.
 
-    The most urgent is that of the earliest deadline in the highest class.
+    The first in the order of the claim came first, or was handed back before: if the most urgent one always chose,
+    whoever asks for something rare would wait for ever. But of those that cannot wait for one more batch the most
+    urgent chooses.
     """
     if not entries:
         return [], []
     kinds = [kind(entry.job) for entry in entries]
-    first = min(range(len(entries)), key=lambda place: (entries[place].priority, entries[place].job.deadline))
+    pressed = [place for place, entry in enumerate(entries) if not can_wait(entry.job)]
+    first = min(pressed, key=lambda place: entries[place].job.deadline, default=0)
     together = [entry for entry, each in zip(entries, kinds, strict=True) if each == kinds[first]]
     return together, [entry for entry, each in zip(entries, kinds, strict=True) if each != kinds[first]]

@@ -14,9 +14,11 @@ import torch._inductor.config
 from torch import nn
 
 from models.compiled import Compiled, filled, keep_compiled_in, warming_up
+from models.libraries import modules_of
 from models.prompts import PromptCache
 from models.schedule import HostSchedule, host_schedule
 from models.speed import Quick, keep_wide
+from models.swapping import Weights
 from models.switches import UNCHANGED
 from tests.small_pipelines import CAPTIONS, GUIDANCE, KINDS, STEPS, drawn, psnr, quick
 
@@ -130,10 +132,21 @@ def test_a_decoder_that_is_kept_wide_draws_as_one_that_is_widened_for_each_batch
     pipeline = KINDS["xl"]().to(torch.float16)
     before = drawn(pipeline, [0]).float()
     assert pipeline.vae.dtype == torch.float16
-    keep_wide(pipeline.vae)
+    keep_wide(pipeline)
     places = {each.data_ptr() for each in pipeline.vae.parameters()}
     assert psnr(drawn(pipeline, [0]).float(), before) > 50
     assert {each.data_ptr() for each in pipeline.vae.parameters()} == places
+
+
+def test_a_decoder_that_is_kept_wide_leaves_its_device_whole_after_it_has_drawn() -> None:
+    pipeline = KINDS["xl"]().to(torch.float16)
+    keep_wide(pipeline)
+    weights = Weights(networks := modules_of(pipeline), torch.device("cpu"))
+    weights.load()
+    drawn(pipeline, [0])
+    weights.unload()
+    tensors = [each for network in networks for each in (*network.parameters(), *network.buffers())]
+    assert sum(each.untyped_storage().nbytes() for each in tensors) == 0
 
 
 class Counting:

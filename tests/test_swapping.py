@@ -28,7 +28,7 @@ from shared.schema import STAGES, Stage
 from tests.conftest import fresh_deployment
 from tests.easel import CASCADE, Easel, plan_for, working
 from tests.helpers import ends, job, outcomes, publish
-from tests.processes import give_slots, until, worker
+from tests.processes import LONG_S, give_slots, until, worker
 
 CPU = torch.device("cpu")
 TINY = unmeasured("tiny")
@@ -184,6 +184,7 @@ def has_ended(broker: Broker, count: int) -> bool:
     return len(ends(broker)) == count
 
 
+@pytest.mark.live
 def test_two_processes_of_a_slot_swap_their_models_and_draw_right_pictures(alone: Broker, tmp_path: Path) -> None:
     given = {"cascade": "tiny", "backend": "diffusers", "gpu": "cpu", "slots": 1, "resident": "host"}
     settings = alone.settings.model_copy(update={**given, "log_dir": tmp_path})
@@ -191,7 +192,7 @@ def test_two_processes_of_a_slot_swap_their_models_and_draw_right_pictures(alone
     with worker(settings, "light"), worker(settings, "heavy"):
         for version, stage in enumerate(turns, start=1):
             give_slots(alone, stage, version=version, batch=1)
-            publish(alone, f"p{version}", route=stage, prompt=JOBS[0].prompt, seed=version)
+            publish(alone, f"p{version}", route=stage, prompt=JOBS[0].prompt, seed=version, allowance_s=LONG_S)
             until(partial(has_ended, alone, version), f"{stage} draws")
     assert {each.end for each in outcomes(alone)} == {"light", "heavy"}
     assert overlaps(outcomes(alone)) == []

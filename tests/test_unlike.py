@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from models.diffusion import DiffusionBackend
-from shared.asked import objection
+from shared.asked import alike, asked_of, objection
 from shared.broker import Broker
 from shared.catalog import Cascade
 from shared.messages import Entry, Job
@@ -42,18 +43,42 @@ def widened(light: Model | None = None) -> Iterator[None]:
 def test_of_an_unlike_batch_the_rest_is_anothers_at_once_and_in_order(broker: Broker) -> None:
     plan_for(broker)
     publish(broker, "a", "c", parameters={"steps": 4})
-    publish(broker, "b", allowance_s=20.0, parameters={"steps": 1})  # the most urgent
+    publish(broker, "b", allowance_s=20.0, parameters={"steps": 1})  # more urgent, and can wait
     publish(broker, "d", parameters={"steps": 1})
     other, drawing = hire(broker), Easel("light")
     taken: list[Entry] = []
     drawing.before = lambda: taken.extend(other.take(4))
     with widened(), working(broker, drawing) as worker:
         worker.step()
-        assert drawing.batches == [["b", "d"]]
-        assert [(entry.job.id, entry.job.parameters) for entry in taken] == [("a", {"steps": 4}), ("c", {"steps": 4})]
+        assert drawing.batches == [["a", "c"]]
+        assert [(entry.job.id, entry.job.parameters) for entry in taken] == [("b", {"steps": 1}), ("d", {"steps": 1})]
         assert [other.end(entry) for entry in taken] == [1, 1], "they are whole, and the other's alone"
     assert ends(broker) == dict.fromkeys("abcd", ("light", "confident"))
-    assert {each.id: each.visits[0].batch for each in outcomes(broker) if each.id in "bd"} == {"b": 2, "d": 2}
+    assert {each.id: each.visits[0].batch for each in outcomes(broker) if each.id in "ac"} == {"a": 2, "c": 2}
+
+
+def test_of_those_that_cannot_wait_for_one_more_batch_the_most_urgent_chooses() -> None:
+    def entry(name: str, steps: int, deadline: float) -> Entry:
+        return Entry(1, name, Job(name, "a cat", 0.0, deadline, parameters={"steps": steps}))
+
+    def chosen(patient_until: float) -> list[str]:
+        together, _ = alike(batch, partial(asked_of, wider().models["light"]), lambda job: job.deadline > patient_until)
+        return [each.entry_id for each in together]
+
+    batch = [entry("a", 4, 50.0), entry("b", 1, 9.0), entry("c", 4, 60.0), entry("d", 2, 8.0), entry("e", 1, 70.0)]
+    assert [chosen(patient_until) for patient_until in (0.0, 8.5, 9.5, 99.0)] == [["a", "c"], ["d"], ["d"], ["d"]]
+    assert alike([], partial(asked_of, LIGHT), lambda _job: True) == ([], [])
+
+
+def test_those_that_ask_for_something_rare_are_drawn_however_many_others_keep_coming(broker: Broker) -> None:
+    plan_for(broker)
+    publish(broker, *"xyz", allowance_s=600.0, parameters={"steps": 4})
+    with widened(), working(broker, drawing := Easel("light")) as worker:
+        for turn in range(4):
+            publish(broker, *(f"{turn}{number}" for number in range(4)), allowance_s=20.0, parameters={"steps": 1})
+            worker.step()
+    assert ["x", "y", "z"] in drawing.batches
+    assert max(map(len, drawing.batches)) == 4, "and the others come in batches again"
 
 
 def test_one_worker_alone_draws_all_kinds_one_after_the_other(broker: Broker) -> None:

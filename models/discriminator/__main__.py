@@ -34,6 +34,7 @@ from models.discriminator.importing import Preparation, take_over
 from models.discriminator.material import Wanted, gathered
 from models.discriminator.scorers import open_scorer
 from models.discriminator.training import Recipe, claim, train
+from models.holdings import drawn_by
 from models.judges import judge_of
 from models.tiny_training.publish import replace_folder
 from shared.catalog import Cascade, unmeasured
@@ -50,7 +51,7 @@ def _train(given: argparse.Namespace, console: Console) -> None:
     recipe = Recipe(network, given.seed, given.steps, given.look_every, given.patience, start=given.start or "")
     wanted = Wanted(given.real, given.generated, given.generate, given.prompts, given.every, given.seed)
     work = given.work or Path("logs") / f"discriminator-{cascade.name}"
-    claim(work, {**asdict(recipe), **asdict(wanted)})
+    claim(work, {**asdict(recipe), **asdict(wanted), "light": drawn_by(cascade)["light"]})
     device = _device()
     with Progress(console=console, transient=True) as shown:
         say = bars(shown)
@@ -79,7 +80,7 @@ def _evaluate(given: argparse.Namespace, console: Console) -> None:
     real = files_in(given.real) if given.real else []
     scorer = open_scorer(given.scorer or cascade.home / cascade.discriminator, _device())
     out = given.out or Path("logs") / f"discriminator-{cascade.name}-evaluation"
-    claim(out, {"prompts": prompts[: given.n], "cascade": cascade.name})
+    claim(out, {"prompts": prompts[: given.n], "cascade": cascade.name, **drawn_by(cascade)})
     with Progress(console=console, transient=True) as shown:
         looked = look(cascade, scorer, prompts[: given.n], given.seeds, real, out, bars(shown), judge)
     for name, value in evaluate(looked, out, given.seed).items():

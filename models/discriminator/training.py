@@ -106,7 +106,9 @@ def claim(work: Path, asked: Mapping[str, Any]) -> None:
     path = work / _RECIPE
     work.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.read_text() != said:
-        raise SettingsError(f"{work} holds another run, {path.read_text()}; name another folder with --work")
+        there = json.loads(path.read_text())
+        other = sorted(name for name in there.keys() | asked.keys() if there.get(name) != json.loads(said).get(name))
+        raise SettingsError(f"{work} holds another run, of other {', '.join(other)}; name another folder")
     write_text(path, said)
 
 
