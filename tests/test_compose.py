@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -91,6 +93,27 @@ def test_a_deployment_survives_the_loss_of_power_and_a_demo_a_kill_of_redis() ->
     assert given == {"--appendonly": "yes", "--appendfsync": "always"}
     assert "--maxmemory" in command, "admission refuses at 80 % of it, pictures keep to a quarter"
     assert Run(Path(), Settings(), Path()).durability == "everysec"
+
+
+def test_every_service_of_the_head_is_imported_from_what_its_image_holds(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "head.Dockerfile").read_text()
+    for line in (line.split()[1:] for line in text.splitlines() if line.startswith("COPY")):
+        for source in line[:-1]:
+            place = tmp_path / (
+                source if Path(source).name == Path(line[-1]).name else f"{line[-1]}/{Path(source).name}"
+            )
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(ROOT / source, place) if (ROOT / source).is_dir() else shutil.copy(ROOT / source, place)
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in re.findall(r"\w+", text[text.index("grep -vE '^(") + 11 :].split(")")[0]):
+        (blocked / f"{name}.py").write_text("raise ImportError('not in this image')\n")
+    services = ["control", "keeper", "gateway.__main__", "exporter", "doctor", "publisher", "ctl.__main__"]
+    code = "; ".join(f"import services.{name}" for name in services)
+    environment = {**os.environ, "PYTHONPATH": f"{blocked}:{tmp_path}"}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_heads_image_copies_rooms_that_exist_and_leaves_torch_out() -> None:
