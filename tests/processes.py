@@ -20,7 +20,7 @@ from shared.process import die_with_parent
 from shared.schema import Stage
 from tests.helpers import a_plan, holders, publish, put_plan
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 LONG_S = 600.0  # a deadline that no test waits for
 Process = subprocess.Popen[bytes]
 

@@ -34,7 +34,7 @@ def broker(oldest_server: EmbeddedRedis) -> Iterator[Broker]:
 
 def stop(process: Process) -> int:
     process.send_signal(signal.SIGTERM)
-    return process.wait(timeout=60)
+    return process.wait(timeout=150)
 
 
 def test_a_worker_told_to_stop_finishes_its_batch(broker: Broker) -> None:

@@ -83,7 +83,7 @@ def test_another_takes_over_within_a_lease_and_half_a_second_of_a_kill(
 def test_one_that_is_told_to_stop_hands_over_at_once(broker: Broker, processes: ExitStack, name: str) -> None:
     first, _, token = two(processes, broker, name)
     first.terminate()
-    first.wait(timeout=30)
+    first.wait(timeout=120)
     assert first.returncode == 0
     overtaken(broker, name, token)
 

@@ -162,7 +162,7 @@ def test_the_exporter_serves_the_same_alone(broker: Broker) -> None:
     with service(broker.settings, "exporter", "--port", str(port)) as process:
 
         def scraped() -> Samples:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
                 return read(answer.read().decode())
 
         def answers() -> bool:
@@ -174,7 +174,7 @@ def test_the_exporter_serves_the_same_alone(broker: Broker) -> None:
         until(lambda: answers() or process.poll() is not None, "the exporter answers")
         assert scraped()["cascade_offered_prompts_total", ()] == 5
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
 
 
 # -- who asks for it ---------------------------------------------------------------------------------------------

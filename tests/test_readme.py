@@ -57,7 +57,7 @@ def terminal(line: str, environment: dict[str, str], folder: Path) -> Iterator[s
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def redis_cli(line: str, settings: Settings, port: str) -> str:

@@ -96,7 +96,7 @@ def test_each_recipe_works_as_printed_and_shows_what_it_says(
 
     def said(line: str) -> str:
         command = ["bash", "-c", line]
-        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=30)
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=120)
         return ran.stdout.decode(errors="replace")  # visits are packed
 
     lines = recipes()

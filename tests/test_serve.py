@@ -112,6 +112,6 @@ def test_what_serve_and_the_readme_print_draws_pictures_and_nothing_is_left_runn
         family = psutil.Process(served.process.pid).children(recursive=True)
         assert len(family) >= 7, "Redis, supervisord, control, keeper, agent, gateway and a worker"
         served.process.send_signal(signal.SIGINT)
-        served.process.wait(60)
-        _, alive = psutil.wait_procs(family, timeout=10)
+        served.process.wait(150)
+        _, alive = psutil.wait_procs(family, timeout=60)
         assert not alive

@@ -38,7 +38,7 @@ def start(service: str, *options: str, url: str = "redis://127.0.0.1:1/0") -> su
         env={**os.environ, "REDIS_URL": url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 
