@@ -16,9 +16,8 @@ from rich.console import Console
 
 from deploy.progress import watched
 from deploy.results import cleared, end_on_sigterm, exit_code, keep, show
-from deploy.runner import Run
+from deploy.runner import Run, settings_here
 from shared.catalog import Cascade, load_cascade
-from shared.config import Settings
 from shared.process import guarded
 from traces.generate import generate
 from traces.shapes import Span
@@ -57,7 +56,7 @@ def main() -> int:
     high = given.high or peak(load_cascade(given.cascade), slots)
     times, about = generate("hill", Span(min(given.low, high), high, given.seconds, given.seed))
     write_trace(as_csv(times, about), trace)
-    settings = Settings(
+    settings = settings_here(
         cascade=given.cascade,
         backend=given.backend,
         slots=slots,

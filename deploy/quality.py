@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Progress(console=console, transient=True) as shown:
         page = inquiry.measure(bars(shown))
     console.print(page, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"tables and figures: {inquiry.folder}", highlight=False, soft_wrap=True)
     return 0
 
 

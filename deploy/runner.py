@@ -22,7 +22,7 @@ from deploy.recorder import Recorder
 from deploy.supervision import ROOT, Supervisord, configuration
 from shared.broker import Broker
 from shared.catalog import load_cascade
-from shared.config import PREFIX, Settings
+from shared.config import PREFIX, Settings, load
 from shared.embedded import EmbeddedRedis
 from shared.errors import CascadeError
 from shared.observer import Observer
@@ -122,6 +122,11 @@ def supervised(settings: Settings, *, head: bool = True, gateway: bool = False, 
     programs = {"head": head, "gateway": gateway}
     file.write_text(configuration(folder, socket, settings.slots, environment_of(settings), **programs, nice=nice))
     return Supervisord(file)
+
+
+def settings_here(**given: Any) -> Settings:
+    """Settings of a run on this machine: what is `given`, and else what the environment says; raises SettingsError."""
+    return load().model_copy(update=given)
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from deploy.demo import slots_that_fit
 from deploy.results import end_on_sigterm
-from deploy.runner import PATIENCE_S, Deployment, Run, deployment
+from deploy.runner import PATIENCE_S, Deployment, Run, deployment, settings_here
 from shared.config import PREFIX, Settings
 from shared.errors import CascadeError
 from shared.process import guarded
@@ -34,7 +34,7 @@ curl -sSf {url}/v1/images/generations -H 'Content-Type: application/json'{key} \
 """
 KEY: Final = " -H 'Authorization: Bearer KEY'"
 _HELLO: Final = """\
-{url} answers: a page to look at and to try prompts on, and the images API at {url}/v1:
+Ready: pictures can be drawn. {url} has a page to look at and to try prompts on, and the images API is at {url}/v1:
 
 {curl}
 In another terminal, for what happens inside:
@@ -52,7 +52,7 @@ def main() -> int:
     end_on_sigterm()
     console = Console()
     slots = given.slots or (1 if given.backend == "sleeping" else slots_here())
-    settings = Settings(
+    settings = settings_here(
         cascade=given.cascade,
         backend=given.backend,
         slots=slots,

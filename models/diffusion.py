@@ -212,7 +212,9 @@ def choose_device(gpu: str | None) -> torch.device:
     if gpu == "cpu" or (gpu is None and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ModelError(f"GPU type {gpu!r} is asked for, but torch sees no CUDA device here; use --gpu cpu")
+        raise ModelError(
+            f"GPU type {gpu!r} is asked for, but torch sees no CUDA device here; use --gpu cpu, or CASCADE_GPU=cpu"
+        )
     return torch.device("cuda")
 
 

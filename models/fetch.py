@@ -25,7 +25,7 @@ from models.byhand import copy_by_hand
 from models.disk import GIB, check_room
 from models.holdings import INDEX, RECORD, Kept, Record, holdings, needed, others_missing, read_record
 from models.hub import Listing, Remote, checksum, download, listing, sha256_of, size_of
-from shared.catalog import load_model, unmeasured
+from shared.catalog import catalogs, load_model, unmeasured
 from shared.errors import ModelError
 from shared.model import WEIGHTS, Model
 from shared.process import guarded
@@ -191,18 +191,31 @@ def listed_here(models: Sequence[Model]) -> Table:
     return table
 
 
+def everything() -> list[Model]:
+    """Every model of the catalogues; raises SettingsError."""
+    names = dict.fromkeys(name for catalog in catalogs() for name in catalog.models)
+    return [load_model(name) for name in names]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch, take or list."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    which = options.add_mutually_exclusive_group(required=True)
+    which = options.add_mutually_exclusive_group()
     which.add_argument("--cascade", metavar="NAME", help="both models of a row of [cascades]")
     which.add_argument("--model", metavar="NAME", help="a row of [models]")
-    options.add_argument("--list", action="store_true", help="say what there is on this machine; fetch nothing")
+    options.add_argument(
+        "--list",
+        action="store_true",
+        help="say what there is on this machine, of the whole catalogue without a name; fetch nothing",
+    )
     options.add_argument("--from", dest="folder", type=Path, metavar="FOLDER", help="files downloaded by hand")
     given = options.parse_args(arguments)
     console = Console()
     cascade = unmeasured(given.cascade) if given.cascade else None
-    models = list(cascade.models.values()) if cascade else [load_model(given.model)]
+    if not (given.list or cascade or given.model):
+        options.error("one of the arguments --cascade --model is required")
+    named = [load_model(given.model)] if given.model else everything()
+    models = list(cascade.models.values()) if cascade else named
     if given.list:
         console.print(listed_here(models))
     else:

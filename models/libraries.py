@@ -187,3 +187,6 @@ def quieten() -> None:
 def _matters(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     return not any(known in text for known in _HARMLESS)
+
+
+quieten()  # further parts of the libraries are imported when they are first asked for, and speak then

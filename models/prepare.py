@@ -31,6 +31,7 @@ from shared.model import Model
 from shared.process import guarded
 from shared.scores import FETCHED, PUBLISHED_SCORES
 
+SCORED: Final = ("sdturbo", "sdxs")  # sdxlltn's file in the artifact is a copy of another's
 PUBLISHED: Final = ("sdturbo", "sdxs", "sdxlltn")
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENOUGH: Final = 1000  # pictures: a Frechet distance over fewer is mostly noise
@@ -115,7 +116,7 @@ def of_traces(names: Sequence[str]) -> Iterator[Item]:
     for what, path in (("prompts", "prompts_diffusiondb_5k.txt"), ("traces", "traces/trace_4to32qps.txt")):
         yield _fetched("all", what, path)
     for name in names:
-        if name != "sdxlltn":  # its scores were never published: the artifact's file is a copy of another cascade's
+        if name in SCORED:
             yield _fetched(name, "scores", f"{PUBLISHED_SCORES}{name}.csv")
 
 

@@ -34,6 +34,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from models.profile_table import Table
 from models.timing import Memory, Patience, Profiling
 from shared.catalog import TABLES, Cascade, load_model, unmeasured
+from shared.config import load
 from shared.errors import CascadeError, ModelError
 from shared.schema import STAGES, Stage
 
@@ -232,8 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cascade = alone(given.model) if given.model else unmeasured(given.cascade)
         given.device = chosen_device(given.device, given.gpu or (None if given.model else cascade.gpu))
         stages: Sequence[Stage] = ("heavy",) if given.model else (given.stage,) if given.stage else STAGES
+        given.random_weights = given.random_weights or load().random_weights
         for stage in stages:
             sys.stdout.write(f"{profile(cascade, stage, given, source, console)}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        return 130
     except CascadeError as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 2
