@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,15 @@ def until(condition: Callable[[], object], what: str, limit_s: float = PATIENCE_
         assert time.monotonic() - began < limit_s, f"never: {what}"
         time.sleep(0.01)
     return time.monotonic() - began
+
+
+def from_a_terminal() -> None:
+    """In a child, before it runs: it dies with this process, and hears Ctrl-C, though these tests may not.
+
+    What a shell without job control runs in the background ignores SIGINT, and so does all that it starts.
+    """
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from shared.exchange import Publication
 from shared.ledger import overlaps
 from shared.messages import Job
 from shared.summary import summarise
+from tests.processes import from_a_terminal
 
 pytestmark = pytest.mark.live
 
@@ -144,7 +145,11 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, how: 
     prompts.write_text("a cat\n")
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        demo(folder, "--prompts", str(prompts)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        demo(folder, "--prompts", str(prompts)),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=from_a_terminal,
     )
     try:
         end = time.monotonic() + 120

@@ -21,7 +21,7 @@ from deploy.serve import address, check_free, greeting
 from deploy.supervision import ROOT
 from shared.config import Settings
 from shared.errors import CascadeError
-from shared.process import die_with_parent
+from tests.processes import from_a_terminal
 from tests.servers import free_port
 from tests.test_readme import block
 
@@ -66,7 +66,7 @@ def serving(folder: Path) -> Iterator[Served]:
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "deploy.serve", "--port", str(port), "--slots", "1", "--out", str(folder / "run")]
     with told.open("wb") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, preexec_fn=die_with_parent)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, preexec_fn=from_a_terminal)
     try:
         end = time.monotonic() + PATIENCE_S
         while "Ctrl-C" not in told.read_text():
