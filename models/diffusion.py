@@ -228,7 +228,7 @@ def load_pipeline(model: Model, device: torch.device, *, hosted: bool = False) -
         place = torch.device("cpu") if hosted else device
         drawn: Pipeline = random_pipeline(model, place, dtype_on(device, model))
         return drawn
-    folder = next((folder for folder in model.folders if folder.is_dir()), None)
+    folder = model.folder
     try:
         pipeline = pipeline_of(model, str(folder or model.source), dtype_on(device, model))
     except WEIGHTS_WRONG as wrong:

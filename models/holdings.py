@@ -186,7 +186,7 @@ def holdings(model: Model) -> list[Holding]:
 
 
 def _whole(model: Model) -> Holding:
-    folder = next((folder for folder in model.folders if folder.is_dir()), None)
+    folder = model.folder
     if folder is None and (index := cached(model.source, INDEX, model.revision)):
         folder = index.parent
     if folder is None:
@@ -241,7 +241,7 @@ def drawn_by(cascade: Cascade) -> dict[str, str]:
     """What draws a cascade's pictures, by stage: its name, settings and weights, for who keeps pictures."""
     said: dict[str, str] = {}
     for stage, model in cascade.models.items():
-        folder = next((folder for folder in model.folders if folder.is_dir()), None)
+        folder = model.folder
         weights = fingerprint(folder) if folder else model.revision
         said[stage] = f"{model.name}, {model.steps} steps, guidance {model.guidance:g}, weights {weights}"
     return said

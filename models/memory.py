@@ -66,7 +66,7 @@ def both_fit(cascade: Cascade, gpu: str | None) -> bool:
 
 def weights_bytes(model: Model, dtype: torch.dtype) -> int:
     """Bytes of a model's weights once loaded as `dtype`; the row's own figure where its files are not at hand."""
-    folder = next((folder for folder in model.folders if folder.is_dir()), None)
+    folder = model.folder
     files = list(_files(folder, model)) if folder else []
     try:
         files += [part_file(model, name, part) for name, part in model.parts.items()]

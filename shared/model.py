@@ -113,6 +113,11 @@ class Model:
         return self.home / WEIGHTS / f"{self.name}-{name}"
 
     @property
+    def folder(self) -> Path | None:
+        """The folder beside the catalogue that its weights lie in; None where there is none."""
+        return next((folder for folder in self.folders if folder.is_dir()), None)
+
+    @property
     def fetched(self) -> bool:
         """Whether the hub has it; false for one whose folder came with the catalogue."""
         return not (self.home / self.source).is_dir()
