@@ -32,7 +32,7 @@ NOT_TRIED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Something of the host at a path of the container. `source` of a volume is its name."""
+    """Something of the host at a path of the container. `source` of a volume is its name, of a tmpfs its options."""
 
     kind: Literal["bind", "volume", "tmpfs"]
     source: str
@@ -76,10 +76,11 @@ class Service:
 def read_services(file: Path, variables: Variables, profiles: Sequence[str] = ()) -> dict[str, Service]:
     """The services of a compose file that these profiles start; raises SettingsError that names what is wrong."""
     raw: dict[str, Any] = filled_in(yaml.safe_load(file.read_text()), variables)
+    wanted = set(profiles)
     kept = {
         name: about
         for name, about in raw["services"].items()
-        if not about.get("profiles") or set(about["profiles"]) & set(profiles)
+        if not about.get("profiles") or wanted & set(about["profiles"])
     }
     return {name: _service(name, about, raw, file) for name, about in kept.items()}
 
@@ -170,8 +171,9 @@ def _depends(given: Mapping[str, Any] | Sequence[str] | None) -> dict[str, str]:
 
 def _mounts(about: dict[str, Any], raw: dict[str, Any]) -> list[Mount]:
     found = [_mount(each) for each in about.get("volumes", ())]
-    tmpfs = about.get("tmpfs", ())
-    found += [Mount("tmpfs", "", path.split(":")[0]) for path in ([tmpfs] if isinstance(tmpfs, str) else tmpfs)]
+    for each in about.get("tmpfs", ()):
+        target, _, options = each.partition(":")
+        found.append(Mount("tmpfs", options, target))
     for kind, folder in (("secrets", "/run/secrets/"), ("configs", "/")):
         for each in about.get(kind, ()):
             name = each if isinstance(each, str) else each["source"]

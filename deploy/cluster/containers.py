@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from deploy.cluster.composefile import Health, Mount, Service
-from deploy.cluster.image import USER, Image
+from deploy.cluster.image import Image, number_of
 from deploy.cluster.network import Host
 from deploy.supervision import ROOT, children
 from shared.errors import CascadeError
@@ -58,7 +58,7 @@ class Container:
         self._place = place
         self._image = image
         self._workdir = service.workdir or image.workdir
-        self._user = USER if (service.user or image.user).split(":")[0] not in ("", "root", "0") else 0
+        self._user = number_of(service.user or image.user)
         self._check = service.health
         self._launcher: subprocess.Popen[bytes] | None = None
         self._wanted = threading.Event()
@@ -196,6 +196,7 @@ class Container:
         spec.write_text(json.dumps(self._spec(box)))
         command = [sys.executable, "-m", "deploy.cluster.inside", str(spec)]
         with self.log.open("ab") as log:
+            os.chown(self.log, self._user, self._user)  # a program may open /dev/stdout by its name
             return subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
             )

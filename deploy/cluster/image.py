@@ -68,6 +68,12 @@ def _built(dockerfile: Path, root: Path) -> Image:
     return image
 
 
+def number_of(user: str) -> int:
+    """The number of an image's user; 0 for root, and one of its own for a name, since nobody was added."""
+    name = user.split(":")[0]
+    return 0 if name in ("", "root") else int(name) if name.isdecimal() else USER
+
+
 def _said(image: Image, verb: str, rest: str) -> Image:
     """The image after an instruction that copies nothing."""
     if verb == "ENV":
@@ -81,7 +87,7 @@ def _said(image: Image, verb: str, rest: str) -> Image:
         (image.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
         return replace(image, workdir=rest)
     if verb == "USER":
-        return replace(image, user=rest.split(":")[0])
+        return replace(image, user=rest)
     if verb in ("ENTRYPOINT", "CMD"):
         started = words(json.loads(rest) if rest.startswith("[") else rest)
         return replace(image, **{"entrypoint" if verb == "ENTRYPOINT" else "command": started})

@@ -94,8 +94,7 @@ def _bind(root: Path, mount: dict[str, Any]) -> None:
     target = root / mount["target"].lstrip("/")
     if mount["kind"] == "tmpfs":
         target.mkdir(parents=True, exist_ok=True)
-        _mount("tmpfs", "tmpfs", target)
-        target.chmod(0o1777)
+        _mount("tmpfs", "tmpfs", target, mount["source"] or "mode=1777")
         return
     source = Path(mount["source"])
     if stat.S_ISDIR(source.stat().st_mode):

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from deploy.cluster.composefile import Mount, Service, read_services
 from deploy.cluster.containers import Container, Place
-from deploy.cluster.image import USER, image_of
+from deploy.cluster.image import image_of, number_of
 from deploy.cluster.network import Host
 from shared.errors import CascadeError, SettingsError
 
@@ -22,7 +22,7 @@ LOOK_S: Final = 0.05
 
 
 class Project:
-    """The containers of one host. `folder`: images, volumes and logs; `own`: where relative paths are looked up first.
+    """The containers of one host. `folder`: for images, volumes and logs.
 
     `further`: environment of every container beyond what the file says, such as a backend that sleeps.
     """
@@ -40,8 +40,6 @@ class Project:
     ) -> None:
         self.host = host
         self.folder = folder / host.name
-        self.own = self.folder / "project"
-        self.own.mkdir(parents=True, exist_ok=True)
         self._file = file
         services = read_services(file, variables, profiles)
         self.order = _in_order(services)
@@ -103,23 +101,20 @@ class Project:
         root.mkdir(parents=True, exist_ok=True)
         image = image_of(service.dockerfile, service.image, root)
         service = replace(service, environment={**service.environment, **further})
-        user = service.user or image.user
-        mounts = [self._placed(mount, user not in ("", "root", "0")) for mount in service.mounts]
+        mounts = [self._placed(mount, number_of(service.user or image.user)) for mount in service.mounts]
         return Container(service, image, Place(self.host, self.folder, mounts, names))
 
-    def _placed(self, mount: Mount, owned: bool) -> Mount:
+    def _placed(self, mount: Mount, user: int) -> Mount:
         """The mount with a source on this machine. A volume belongs to the image's user, as the image sees to."""
         if mount.kind == "tmpfs":
             return mount
         if mount.kind == "volume":
             made = self.folder / "volumes" / mount.source
             made.mkdir(parents=True, exist_ok=True)
-            if owned:
-                os.chown(made, USER, USER)
+            os.chown(made, user, user)
             return replace(mount, source=str(made))
-        places = [self.own / mount.source, self._file.parent / mount.source]
-        found = next((place for place in places if place.exists()), None)
-        if found is None:
+        found = self._file.parent / mount.source
+        if not found.exists():
             raise SettingsError(f"{self._file.name} mounts {mount.source}, which is not there")
         return replace(mount, source=str(found.resolve()))
 
