@@ -102,7 +102,7 @@ class Cluster:
         return sum(slot.node == name and len(slot.stages) == 2 for slot in self.observer.slots())
 
     def join(self, name: str) -> None:
-        """Start a node's compose file and wait until all its slots can draw; raises CascadeError where they never can."""
+        """Start a node's compose file and wait until all its slots can draw; raises CascadeError."""
         self.nodes[name].up()
         self.await_slots(name)
 

@@ -18,16 +18,11 @@ from shared.errors import SettingsError
 Variables = Mapping[str, str]
 _VARIABLE: Final = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])((?:[^{}]|\{[^{}]*\})*))?\})")
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
-READ: Final = frozenset(
-    "image build command entrypoint environment volumes secrets configs tmpfs depends_on restart stop_grace_period "
-    "healthcheck user working_dir init hostname profiles read_only ports network_mode".split()
-)
-# What needs a container engine to be true: passed over here, and said so in the operator's page.
-NOT_TRIED: Final = frozenset(
-    "cap_drop cap_add security_opt deploy mem_limit memswap_limit mem_reservation cpus pids_limit shm_size ulimits "
-    "logging labels networks gpus devices runtime extra_hosts pull_policy container_name ipc sysctls oom_score_adj "
-    "stop_signal group_add expose platform annotations".split()
-)
+READ: Final = """build command configs depends_on entrypoint environment healthcheck hostname image ports
+ profiles read_only restart secrets stop_grace_period tmpfs user volumes working_dir"""
+# What needs a container engine to be true is passed over here. Ports: a host's containers share its network.
+NOT_TRIED: Final = """cap_drop cpus deploy devices extra_hosts gpus group_add ipc labels logging mem_limit
+ mem_reservation memswap_limit networks pids_limit pull_policy runtime security_opt shm_size sysctls ulimits"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service. `depends_on`: its condition by service. `command`, `entrypoint`: None where the image's own holds."""
+    """One service. `depends_on`: its condition by service. `command`, `entrypoint`: None for the image's own."""
 
     name: str
     image: str
@@ -70,7 +65,6 @@ class Service:
     workdir: str = ""
     hostname: str = ""
     read_only: bool = False
-    init: bool = False
 
 
 def read_services(file: Path, variables: Variables, profiles: Sequence[str] = ()) -> dict[str, Service]:
@@ -114,7 +108,7 @@ def _filled(found: re.Match[str], variables: Variables) -> str:
 
 
 def _service(name: str, about: dict[str, Any], raw: dict[str, Any], file: Path) -> Service:
-    if unknown := about.keys() - READ - NOT_TRIED:
+    if unknown := about.keys() - {*READ.split(), *NOT_TRIED.split()}:
         raise SettingsError(f"{file}: {name}: {min(unknown)} is not understood here: read it in deploy/cluster")
     build = about.get("build")
     context = file.parent / (build["context"] if isinstance(build, dict) else build or ".")
@@ -135,7 +129,6 @@ def _service(name: str, about: dict[str, Any], raw: dict[str, Any], file: Path) 
         workdir=about.get("working_dir", ""),
         hostname=about.get("hostname", ""),
         read_only=bool(about.get("read_only")),
-        init=bool(about.get("init")),
     )
 
 

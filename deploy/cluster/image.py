@@ -90,7 +90,7 @@ def _said(image: Image, verb: str, rest: str) -> Image:
         return replace(image, user=rest)
     if verb in ("ENTRYPOINT", "CMD"):
         started = words(json.loads(rest) if rest.startswith("[") else rest)
-        return replace(image, **{"entrypoint" if verb == "ENTRYPOINT" else "command": started})
+        return replace(image, entrypoint=started) if verb == "ENTRYPOINT" else replace(image, command=started)
     return image
 
 

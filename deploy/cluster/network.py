@@ -34,7 +34,9 @@ def obstacle() -> str:
         return "network namespaces need root"
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"{', '.join(missing)} not found: install iproute2 and util-linux"
-    tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "true"], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        ["unshare", "--net", "--mount", "--pid", "true"], capture_output=True, text=True, check=False
+    )
     return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
 
 

@@ -84,7 +84,7 @@ class Project:
         for name in names or self.order:
             container = self.containers[name]
             good = "healthy" if container.service.health else "none"
-            _until(lambda c=container, g=good: c.running and c.health == g, container, patience_s)  # type: ignore[misc]
+            _until(lambda c=container, g=good: c.running and c.health == g, container, patience_s)
 
     def _await(self, container: Container) -> None:
         for need, condition in container.service.depends_on.items():
@@ -92,9 +92,9 @@ class Project:
                 continue
             needed = self.containers[need]
             if condition == "service_completed_successfully":
-                _until(lambda n=needed: n.exit_code == 0, needed, PATIENCE_S)  # type: ignore[misc]
+                _until(lambda n=needed: n.exit_code == 0, needed, PATIENCE_S)
             elif condition == "service_healthy":
-                _until(lambda n=needed: n.health == "healthy", needed, PATIENCE_S)  # type: ignore[misc]
+                _until(lambda n=needed: n.health == "healthy", needed, PATIENCE_S)
 
     def _made(self, service: Service, names: Mapping[str, str], further: Mapping[str, str]) -> Container:
         root = self.folder / "images" / service.name

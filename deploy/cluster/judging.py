@@ -1,0 +1,129 @@
+"""The accounts of a scenario: nothing lost or answered twice, deadlines kept, and the plan follows the GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from deploy.cluster.drill import Drill, Step
+from deploy.cluster.scenarios import Scenario
+from shared.ledger import Ledger, account, overlaps
+from shared.messages import Outcome, Visit
+from shared.plans import Plan
+
+PERIODS: Final = 2  # of the planner, from a node's first worker that is ready to its first picture
+FOLLOWS_S: Final = 5.0
+FEW: Final = 20  # fewer answers say nothing of a share
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What came of a step. `follows_s`: until the plan used as many of the node's slots as it should; None: never.
+
+    `heavy_workers`: of the last plan before the next step. `share`: heavy, of the answers to what was published
+    FOLLOWS_S after the step and later, None where they are few; `planned`: what the plans of that time asked for.
+    """
+
+    step: Step
+    seconds: float
+    follows_s: float | None
+    heavy_workers: int
+    share: float | None
+    planned: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a scenario showed. `begun_s`, `drawn_s`: of the node that joined, from ready to its first picture."""
+
+    seconds: float
+    restarts: int
+    ledger: Ledger
+    lost: int
+    begun_s: float | None
+    drawn_s: float | None
+    phases: tuple[Phase, ...]
+    broken: tuple[str, ...]
+
+
+def judged(drill: Drill, scenario: Scenario) -> Verdict:
+    """The accounts of a drill that has been settled, and what should hold and does not."""
+    outcomes, offering = drill.witness.outcomes, drill.offering
+    ledger = account(outcomes, len(offering.said), offering.refused)
+    lost = offering.accepted - {outcome.id for outcome in outcomes}
+    plans = drill.cluster.observer.plans("0", 10_000)[0]
+    phases = tuple(_phases(drill.steps, plans, outcomes))
+    begun_s, drawn_s = _first_picture(drill.steps, outcomes)
+    period_s = drill.cluster.settings.plan_period_s
+    broken = list(drill.broken)
+    if lost:
+        broken.append(f"{len(lost)} lost: {sorted(lost)[:5]}")
+    if ledger.twice:
+        broken.append(f"{len(ledger.twice)} answered twice")
+    if ledger.violation > scenario.violation:
+        broken.append(f"violation {ledger.violation:.2%} is more than {scenario.violation:.1%}")
+    if begun_s is not None and begun_s > PERIODS * period_s:
+        broken.append(f"the new node began to draw after {begun_s:.1f} s, more than {PERIODS} planning periods")
+    if found := overlaps(outcomes):
+        broken.append(f"{len(found)} batches overlap on their slot: {found[0]}")
+    if any(before.version >= after.version for before, after in pairwise(plans)):
+        broken.append("an older plan took the place of a newer one")
+    broken += _unfollowed(phases)
+    seconds = drill.steps[-1].at - drill.steps[0].at
+    return Verdict(seconds, drill.restarts, ledger, len(lost), begun_s, drawn_s, phases, tuple(broken))
+
+
+def _phases(steps: Sequence[Step], plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Iterator[Phase]:
+    for step, following in pairwise(steps):
+        if not step.node:
+            continue
+        standing = [plan for plan in plans if plan.made < following.at]
+        since = [plan for plan in standing if plan.made >= step.at]
+        met = next((plan.made - step.at for plan in since if _used(plan, step.node) == step.wanted), None)
+        if met is None and standing and not since and _used(standing[-1], step.node) == step.wanted:
+            met = 0.0
+        settled = [each for each in outcomes if step.at + FOLLOWS_S <= each.published < following.at and each.answered]
+        heavy = sum(each.end == "heavy" for each in settled)
+        asked = [plan.heavy_load for plan in standing if plan.made >= step.at + FOLLOWS_S] or [
+            plan.heavy_load for plan in standing[-1:]
+        ]
+        yield Phase(
+            step,
+            following.at - step.at,
+            met,
+            standing[-1].heavy_workers if standing else 0,
+            heavy / len(settled) if len(settled) >= FEW else None,
+            sum(asked) / len(asked) if asked else 0.0,
+        )
+
+
+def _used(plan: Plan, node: str) -> int:
+    return sum(slot.startswith(f"{node}:") for slot in plan.assignment)
+
+
+def _first_picture(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
+    """Seconds from the first ready worker of the node that joined until its first picture was begun, and drawn."""
+    joined = next((step for step in steps if step.what.endswith("joins")), None)
+    if joined is None:
+        return None, None
+    visits: list[Visit] = [visit for outcome in outcomes for visit in outcome.visits]
+    own = [visit for visit in visits if visit.worker.startswith(f"{joined.node}-")]
+    if not own:
+        return float("inf"), float("inf")
+    return min(each.started for each in own) - joined.at, min(each.finished for each in own) - joined.at
+
+
+def _unfollowed(phases: Sequence[Phase]) -> Iterator[str]:
+    """Steps that the plan did not follow in time, and shares that went the wrong way."""
+    for phase in phases[1:]:
+        took = "never" if phase.follows_s is None else f"after {phase.follows_s:.1f} s"
+        if phase.follows_s is None or phase.follows_s > FOLLOWS_S:
+            yield f"{phase.step.what}: the plan followed {took}"
+    for before, after in pairwise(phases):
+        more = after.step.wanted > 0
+        if before.share is None or after.share is None:
+            continue
+        if (after.share > before.share) != more:
+            yield f"{after.step.what}: heavy share went from {before.share:.0%} to {after.share:.0%}"
