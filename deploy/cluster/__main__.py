@@ -53,8 +53,8 @@ def main() -> int:
         rows.append(row(name, SCENARIOS[name], verdict, command))
         write_csv(rows[-1:], given.out)
         console.print(phases_table(verdict.phases))
-        for words in verdict.broken:
-            console.print(f"{name}: {words}", highlight=False, soft_wrap=True)
+        for words in (*verdict.missed, *(f"{name}: {words}" for words in verdict.broken)):
+            console.print(words, highlight=False, soft_wrap=True)
     console.print(as_table(rows))
     return 1 if any(each[-2] for each in rows) else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from shared.plans import Plan
 
 PERIODS: Final = 2  # of the planner, from a node's first worker that is ready to its first picture
 FOLLOWS_S: Final = 5.0
+NEAR: Final = 0.1  # a share so far from the planned one, and farther than chance would have it, is not the planned one
 FEW: Final = 20  # fewer answers say nothing of a share
 
 
@@ -24,6 +26,7 @@ class Phase:
 
     `heavy_workers`: of the last plan before the next step. `share`: heavy, of the answers to what was published
     FOLLOWS_S after the step and later, None where they are few; `planned`: what the plans of that time asked for.
+    `noise`: how far a share of so many answers strays by chance, one standard deviation.
     """
 
     step: Step
@@ -32,6 +35,7 @@ class Phase:
     heavy_workers: int
     share: float | None
     planned: float
+    noise: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Verdict:
     drawn_s: float | None
     phases: tuple[Phase, ...]
     broken: tuple[str, ...]
+    missed: tuple[str, ...]
 
 
 def judged(drill: Drill, scenario: Scenario) -> Verdict:
@@ -72,7 +77,32 @@ def judged(drill: Drill, scenario: Scenario) -> Verdict:
         broken.append("an older plan took the place of a newer one")
     broken += _unfollowed(phases)
     seconds = drill.steps[-1].at - drill.steps[0].at
-    return Verdict(seconds, drill.restarts, ledger, len(lost), begun_s, drawn_s, phases, tuple(broken))
+    return Verdict(
+        seconds,
+        drill.restarts,
+        ledger,
+        len(lost),
+        begun_s,
+        drawn_s,
+        phases,
+        tuple(broken),
+        _missed(drill.steps, outcomes),
+    )
+
+
+def _missed(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """What became of each prompt that got no picture in time, and after which step it was published."""
+    found = []
+    for each in (outcome for outcome in outcomes if not outcome.on_time):
+        step = max((step for step in steps if step.at <= each.published), key=lambda step: step.at, default=steps[0])
+        path = ", ".join(
+            f"{v.stage} at {v.worker} {v.started - each.published:.1f}-{v.finished - each.published:.1f} s"
+            for v in each.visits
+        )
+        when = f"published {each.published - step.at:.1f} s after: {step.what}"
+        promised = f"ended after {each.latency_s:.2f} s of {each.deadline - each.published:.2f}"
+        found.append(f"{each.id} {each.end} ({each.why}) {promised}, {when}; {path or 'not drawn'}")
+    return tuple(found)
 
 
 def _phases(steps: Sequence[Step], plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Iterator[Phase]:
@@ -95,7 +125,8 @@ def _phases(steps: Sequence[Step], plans: Sequence[Plan], outcomes: Sequence[Out
             met,
             standing[-1].heavy_workers if standing else 0,
             heavy / len(settled) if len(settled) >= FEW else None,
-            sum(asked) / len(asked) if asked else 0.0,
+            planned := sum(asked) / len(asked) if asked else 0.0,
+            math.sqrt(planned * (1 - planned) / max(1, len(settled))),
         )
 
 
@@ -116,14 +147,14 @@ def _first_picture(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[
 
 
 def _unfollowed(phases: Sequence[Phase]) -> Iterator[str]:
-    """Steps that the plan did not follow in time, and shares that went the wrong way."""
+    """Steps that the plan did not follow in time, plans that went the wrong way, and shares that are not as planned."""
     for phase in phases[1:]:
         took = "never" if phase.follows_s is None else f"after {phase.follows_s:.1f} s"
         if phase.follows_s is None or phase.follows_s > FOLLOWS_S:
             yield f"{phase.step.what}: the plan followed {took}"
     for before, after in pairwise(phases):
-        more = after.step.wanted > 0
-        if before.share is None or after.share is None:
-            continue
-        if (after.share > before.share) != more:
-            yield f"{after.step.what}: heavy share went from {before.share:.0%} to {after.share:.0%}"
+        if (after.planned > before.planned) != (after.step.wanted > 0):
+            yield f"{after.step.what}: the planned heavy share went from {before.planned:.0%} to {after.planned:.0%}"
+    for phase in phases:
+        if phase.share is not None and phase.share < phase.planned - NEAR - 2 * phase.noise:
+            yield f"{phase.step.what}: {phase.share:.0%} of the answers were heavy, {phase.planned:.0%} were planned"
