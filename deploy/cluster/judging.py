@@ -59,8 +59,8 @@ def judged(drill: Drill, scenario: Scenario) -> Verdict:
     ledger = account(outcomes, len(offering.said), offering.refused)
     lost = offering.accepted - {outcome.id for outcome in outcomes}
     plans = drill.cluster.observer.plans("0", 10_000)[0]
-    phases = tuple(_phases(drill.steps, plans, outcomes))
-    begun_s, drawn_s = _first_picture(drill.steps, outcomes)
+    phases = tuple(phases_of(drill.steps, plans, outcomes))
+    begun_s, drawn_s = first_picture(drill.steps, outcomes)
     period_s = drill.cluster.settings.plan_period_s
     broken = list(drill.broken)
     if lost:
@@ -75,7 +75,7 @@ def judged(drill: Drill, scenario: Scenario) -> Verdict:
         broken.append(f"{len(found)} batches overlap on their slot: {found[0]}")
     if any(before.version >= after.version for before, after in pairwise(plans)):
         broken.append("an older plan took the place of a newer one")
-    broken += _unfollowed(phases)
+    broken += unfollowed(phases)
     seconds = drill.steps[-1].at - drill.steps[0].at
     return Verdict(
         seconds,
@@ -105,7 +105,7 @@ def _missed(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[str, ..
     return tuple(found)
 
 
-def _phases(steps: Sequence[Step], plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Iterator[Phase]:
+def phases_of(steps: Sequence[Step], plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Iterator[Phase]:
     for step, following in pairwise(steps):
         if not step.node:
             continue
@@ -134,7 +134,7 @@ def _used(plan: Plan, node: str) -> int:
     return sum(slot.startswith(f"{node}:") for slot in plan.assignment)
 
 
-def _first_picture(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
+def first_picture(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
     """Seconds from the first ready worker of the node that joined until its first picture was begun, and drawn."""
     joined = next((step for step in steps if step.what.endswith("joins")), None)
     if joined is None:
@@ -146,7 +146,7 @@ def _first_picture(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[
     return min(each.started for each in own) - joined.at, min(each.finished for each in own) - joined.at
 
 
-def _unfollowed(phases: Sequence[Phase]) -> Iterator[str]:
+def unfollowed(phases: Sequence[Phase]) -> Iterator[str]:
     """Steps that the plan did not follow in time, plans that went the wrong way, and shares that are not as planned."""
     for phase in phases[1:]:
         took = "never" if phase.follows_s is None else f"after {phase.follows_s:.1f} s"

@@ -59,6 +59,7 @@ class Network:
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
+        self.cable = ""  # this machine's end of its own
         self._holders: list[subprocess.Popen[bytes]] = []
         self._subnet = _unused_subnet()
         self._addresses = self._subnet.hosts()
@@ -71,10 +72,10 @@ class Network:
             self._switch = self._hold()
             self._run(self._switch, "link", "add", "switch", "type", "bridge")
             self._run(self._switch, "link", "set", "switch", "up")
-            own = f"cascade{os.getpid() % 10**6}"
-            self._plug("own", own, None)
-            self._run(None, "addr", "add", f"{next(self._addresses)}/{self._subnet.prefixlen}", "dev", own)
-            self._run(None, "link", "set", own, "up")
+            self.cable = f"cascade{self._switch}"  # a process id: no other network has it
+            self._plug("own", self.cable, None)
+            self._run(None, "addr", "add", f"{next(self._addresses)}/{self._subnet.prefixlen}", "dev", self.cable)
+            self._run(None, "link", "set", self.cable, "up")
         except BaseException:
             self._end()
             raise
@@ -129,6 +130,8 @@ class Network:
             raise CascadeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
     def _end(self) -> None:
+        # It goes with the switch anyway, but a moment later.
+        subprocess.run(["ip", "link", "delete", self.cable], capture_output=True, check=False)
         for holder in self._holders:
             holder.kill()
             holder.wait()

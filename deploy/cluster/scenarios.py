@@ -66,7 +66,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "node": Scenario(
         "a node joins, is drained, joins again, is cut off for 20 s, comes back; the head's services restart",
         life_of_a_node,
-        (Node("gpu-1", 3, PROFILED), Node("gpu-2", 3, MADE_UP)),
+        (Node("gpu-1", 3, PROFILED), Node("gpu-2", 4, MADE_UP)),
         per_s=4.0,
         violation=0.01,
     ),
