@@ -190,7 +190,7 @@ def _speed(given: argparse.Namespace, chosen: list[str], command: str) -> Iterat
     if "overlap" in chosen:
         gained, left = overlap()
         yield Figure("a worker that draws while it encodes, batches of 8 of 512 x 512", gained, "times one that waits")
-        yield Figure("the same, beside the device alone", left, "times its seconds")
+        yield Figure("a worker that draws while it encodes, beside the device alone", left, "times its seconds")
     if "speed" in chosen:
         for row in speeds(given, given.out.parent / "speed.csv", command):
             yield Figure(row.what, row.ratio, "times plain")
