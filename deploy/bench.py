@@ -2,6 +2,7 @@
 
 hop      claim a batch from a stream and settle it into the next, server and client together
 queue    publish -> light -> done, 40 % through heavy, models that do nothing, beside a bare redis-py loop
+polling  what idle workers cost the one Redis that they poll
 idle     processor time of all services with 16 sleeping workers and nothing to do
 picture  publish to done on an empty queue beside the model's own time, light tiny cascade
 planner  view to plan with each solver, and how a solve grows; draws planner_growth.svg beside the table
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -34,6 +36,7 @@ from deploy.bench_browser import first_pictures, program
 from deploy.bench_gateway import acknowledgements, detour, streams
 from deploy.bench_pages import with_pages
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
+from deploy.bench_polling import polling
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
 from deploy.bench_speed import add_options, speeds
@@ -57,7 +60,7 @@ STREAM_ROUNDS: Final = 6
 TRIES: Final = 15
 REPEATS: Final = 5
 COLUMNS: Final = ("figure", "value", "unit", "aim", "machine", "command")
-KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "browser", "simulator", "speed"]
+KINDS: Final = ["hop", "queue", "polling", "idle", "picture", "planner", "gateway", "browser", "simulator", "speed"]
 
 
 class Figure(NamedTuple):
@@ -175,12 +178,10 @@ def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Itera
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
     if "planner" in chosen:
         yield from _planner(folder)
-    if "gateway" in chosen:
-        yield from _gateway()
-    if "browser" in chosen:
-        yield from _browser()
-    if "simulator" in chosen:
-        yield from _simulator()
+    plain = {"polling": _polling, "gateway": _gateway, "browser": _browser, "simulator": _simulator}
+    for name, measure in plain.items():
+        if name in chosen:
+            yield from measure()
     if "speed" in chosen:
         for row in speeds(given, folder / "speed.csv", command):
             yield Figure(row.what, row.ratio, "times plain")
@@ -198,6 +199,10 @@ def _planner(folder: Path) -> Iterator[Figure]:
         yield Figure(f"solve, {each.size:,} {each.line}, median over loads", each.middle_ms, "ms of processor", aim)
         yield Figure(f"solve, {each.size:,} {each.line}, worst load", each.worst_ms, "ms of processor", aim)
     draw_growth(grown, folder / "planner_growth.svg")
+
+
+def _polling() -> Iterator[Figure]:
+    yield from starmap(Figure, polling())
 
 
 def _gateway() -> Iterator[Figure]:
