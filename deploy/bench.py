@@ -9,6 +9,7 @@ planner  view to plan with each solver, and how a solve grows; draws planner_gro
 gateway  acknowledged prompts/s over HTTP, alone and with open pages, 1,000 streams, what it and both hops add
 browser  from the click to the light picture on the dashboard, tiny cascade; needs Chromium
 simulator  seconds for every policy on one trace, and memory for a million prompts
+overlap  a worker that draws on while pictures are encoded beside one that waits; the device only takes time
 speed    diffusers' own pipeline beside ours, each speed switch alone and together; writes speed.csv beside the table
 """
 
@@ -34,6 +35,7 @@ from rich.table import Table
 
 from deploy.bench_browser import first_pictures, program
 from deploy.bench_gateway import acknowledgements, detour, streams
+from deploy.bench_overlap import overlap
 from deploy.bench_pages import with_pages
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_polling import polling
@@ -60,7 +62,9 @@ STREAM_ROUNDS: Final = 6
 TRIES: Final = 15
 REPEATS: Final = 5
 COLUMNS: Final = ("figure", "value", "unit", "aim", "machine", "command")
-KINDS: Final = ["hop", "queue", "polling", "idle", "picture", "planner", "gateway", "browser", "simulator", "speed"]
+KINDS: Final = [
+    *("hop", "queue", "polling", "idle", "picture", "planner", "gateway", "browser", "simulator", "overlap", "speed")
+]
 
 
 class Figure(NamedTuple):
@@ -178,12 +182,25 @@ def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Itera
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
     if "planner" in chosen:
         yield from _planner(folder)
-    plain = {"polling": _polling, "gateway": _gateway, "browser": _browser, "simulator": _simulator}
+    plain = {
+        "polling": lambda: starmap(Figure, polling()),
+        "gateway": _gateway,
+        "browser": _browser,
+        "simulator": _simulator,
+    }
     for name, measure in plain.items():
         if name in chosen:
             yield from measure()
+    yield from _speed(given, chosen, command)
+
+
+def _speed(given: argparse.Namespace, chosen: list[str], command: str) -> Iterator[Figure]:
+    if "overlap" in chosen:
+        gained, left = overlap()
+        yield Figure("a worker that draws while it encodes, batches of 8 of 512 x 512", gained, "times one that waits")
+        yield Figure("a worker that draws while it encodes, beside the device alone", left, "times its seconds")
     if "speed" in chosen:
-        for row in speeds(given, folder / "speed.csv", command):
+        for row in speeds(given, given.out.parent / "speed.csv", command):
             yield Figure(row.what, row.ratio, "times plain")
 
 
@@ -199,10 +216,6 @@ def _planner(folder: Path) -> Iterator[Figure]:
         yield Figure(f"solve, {each.size:,} {each.line}, median over loads", each.middle_ms, "ms of processor", aim)
         yield Figure(f"solve, {each.size:,} {each.line}, worst load", each.worst_ms, "ms of processor", aim)
     draw_growth(grown, folder / "planner_growth.svg")
-
-
-def _polling() -> Iterator[Figure]:
-    yield from starmap(Figure, polling())
 
 
 def _gateway() -> Iterator[Figure]:

@@ -119,8 +119,8 @@ def supervised(settings: Settings, *, head: bool = True, gateway: bool = False, 
     folder, socket = settings.log_dir, settings.supervisor_socket
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "supervisord.conf"
-    programs = {"head": head, "gateway": gateway}
-    file.write_text(configuration(folder, socket, settings.slots, environment_of(settings), **programs, nice=nice))
+    environment = environment_of(settings)
+    file.write_text(configuration(folder, socket, settings.slots, environment, head=head, gateway=gateway, nice=nice))
     return Supervisord(file)
 
 

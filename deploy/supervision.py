@@ -1,32 +1,38 @@
 """Supervisor's configuration for a node, and a supervisord of our own around a run.
 
 The set of programs is fixed: the head's services start at once, and each slot has one program per stage,
-which the agent starts and stops.
+which the agent starts and stops. `--run` becomes that supervisord: the first process of a container.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from services.agent import program
-from shared.errors import CascadeError
-from shared.process import die_with_parent
+from shared.catalog import load_cascade
+from shared.config import PREFIX, Settings, load
+from shared.errors import CascadeError, SettingsError
+from shared.process import die_with_parent, guarded
 from shared.schema import STAGES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HEAD: Final = ("control", "keeper")
 STOP_WAIT_S: Final = 15
 OWN_ADDRESS: Final = "REDIS_URL_"  # with a service's name in capitals: the address it uses instead of REDIS_URL
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+PROCESSOR: Final = "cpu"  # the GPU type of a slot that has none
+_DEVICE: Final = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
 _HEADER: Final = """\
 ; Written by `python -m deploy.supervision`. Supervisor listens on its unix socket only.
@@ -37,7 +43,7 @@ chmod=0700
 [supervisord]
 nodaemon=true
 directory={root}
-logfile={folder}/supervisord.log
+logfile={own_log}
 pidfile={folder}/supervisord.pid
 childlogdir={folder}
 identifier={identifier}
@@ -62,10 +68,17 @@ stopwaitsecs={stop_wait_s}
 stopasgroup=false
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={folder}/{name}.log
-stdout_logfile_maxbytes=10MB
+stdout_logfile={log}
+stdout_logfile_maxbytes={log_bytes}
 stdout_logfile_backups=1
 environment={environment}
+"""
+
+# Of a higher priority than all others: the workers stop first, while the agent still buries those that die.
+_GROUP: Final = """
+[group:workers]
+programs={programs}
+priority=1000
 """
 
 
@@ -78,10 +91,14 @@ def configuration(
     head: bool = True,
     gateway: bool = False,
     nice: int = 0,
+    devices: Sequence[str] = (),
+    spoken: bool = False,
 ) -> str:
     """The text of supervisord.conf. `nice`: how far model work yields to message work (for CPU slots).
 
     Each service gets its own REDIS_URL where the environment has one, so that each acts as its own Redis user.
+    `devices`: what each slot sees of the GPUs, for CUDA calls the first that it sees its own; none: all of them.
+    `spoken`: what the programs say goes to standard output, where a container's engine keeps it, and not into files.
     """
     own = {
         name.removeprefix(OWN_ADDRESS).lower(): {"CASCADE_REDIS_URL": value}
@@ -92,30 +109,58 @@ def configuration(
         socket=socket,
         root=str(ROOT).replace("%", "%%"),
         folder=folder,
+        own_log="/dev/null" if spoken else f"{folder}/supervisord.log",  # it speaks anyway, being in the foreground
         identifier=f"cascade-{socket.stem}",
         environment=_quoted({name: environment[name] for name in environment if not name.startswith(OWN_ADDRESS)}),
     )
+    logs = None if spoken else folder
     python = shlex.quote(sys.executable).replace("%", "%%")
-    services = [*(HEAD if head else ()), *(("gateway",) if gateway else ()), "agent"]
-    for name in services:
-        text += _program(name, f"{python} -m services.{name}", folder, own.get(name, {}), autostart=True)
+    for name in [*(HEAD if head else ()), *(("gateway",) if gateway else ()), "agent"]:
+        text += _program(name, f"{python} -m services.{name}", logs, own.get(name, {}))
     yielding = f"nice -n {nice} " if nice else ""
-    for slot in range(slots):
-        for stage in STAGES:
-            command = f"{yielding}{python} -m services.worker --stage {stage} --slot {slot}"
-            text += _program(program(slot, stage), command, folder, own.get("worker", {}), autostart=False)
-    return text
+    workers = [(slot, stage) for slot in range(slots) for stage in STAGES]
+    for slot, stage in workers:
+        command = f"{yielding}{python} -m services.worker --stage {stage} --slot {slot}"
+        seen = {VISIBLE: devices[slot]} if devices else {}
+        text += _program(program(slot, stage), command, logs, own.get("worker", {}) | seen, worker=True)
+    # One group: supervisor stops groups one after the other, and what is in one at once.
+    return text + _GROUP.format(programs=",".join(program(*each) for each in workers))
 
 
-def _program(name: str, command: str, folder: Path, environment: Mapping[str, str], *, autostart: bool) -> str:
+def _program(
+    name: str, command: str, logs: Path | None, environment: Mapping[str, str], *, worker: bool = False
+) -> str:
     return _PROGRAM.format(
         name=name,
         command=command,
-        folder=folder,
-        autostart="true" if autostart else "false",
+        log=f"{logs}/{name}.log" if logs else "/dev/fd/1",
+        log_bytes="10MB" if logs else "0",
+        autostart="false" if worker else "true",
         stop_wait_s=STOP_WAIT_S,
         environment=_quoted(environment),
     )
+
+
+def devices_of(given: str, slots: int, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES is on each slot: numbers or UUIDs of GPUs, or UUIDs of their MIG instances.
+
+    `given`: one a slot, with commas; one named twice is shared by two slots. Where none is given, the GPUs that
+    the environment makes visible, or all, in order. Raises SettingsError.
+    """
+    visible = environment.get(VISIBLE, "")
+    source, listed = ("devices", given) if given else (VISIBLE, visible)
+    if not listed:
+        return tuple(str(slot) for slot in range(slots))
+    names = [name.strip() for name in listed.split(",")]
+    for name in names:
+        if not _DEVICE.fullmatch(name):
+            raise SettingsError(f"{source}: {name!r} is no device; name numbers (0,1) or UUIDs (GPU-..., MIG-...)")
+    if len(names) < slots or (given and len(names) > slots):
+        raise SettingsError(
+            f"{source}: {len(names)} for {slots} slots; name one a slot, such as --devices "
+            f"{','.join((names * slots)[:slots])} where slots share"
+        )
+    return tuple(names[:slots])
 
 
 def _quoted(environment: Mapping[str, str]) -> str:
@@ -169,23 +214,56 @@ def children(parent: int) -> list[int]:
         return []
 
 
-def main() -> None:
-    """Print a node's supervisord.conf."""
+def node_settings(given: argparse.Namespace) -> Settings:
+    """What the node is told; raises SettingsError, also for a GPU type on which the cascade was never measured.
+
+    Its workers would say so one by one; the node says it at once.
+    """
+    settings = load(given)
+    cascade = load_cascade(settings.cascade)
+    settings = settings.model_copy(update={"gpu": settings.gpu or cascade.gpu})
+    for stage in STAGES:
+        cascade.profile(stage, settings.gpu)
+    return settings
+
+
+def become(text: str, folder: Path) -> None:
+    """End as the supervisord of that configuration, under this process' id: so it hears whoever stops a container."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "supervisord.conf"
+    file.touch(0o600)  # addresses may hold passwords
+    file.write_text(text)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-c", str(file), "-n"])
+
+
+def main() -> int:
+    """Print a node's supervisord.conf, or run it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slots", type=int, default=1, help="GPUs, or shares of one, on this node")
+    parser.add_argument("--slots", type=int, help="GPUs, or shares of one, on this node (default: CASCADE_SLOTS, or 1)")
+    parser.add_argument(
+        "--devices", default="", help="the GPU of each slot: 0,0,1,1 or MIG-...,MIG-... (default: 0,1,...)"
+    )
     parser.add_argument("--folder", type=Path, default=Path("logs"), help="where logs and the process id go")
-    parser.add_argument("--socket", type=Path, default=Path("logs/supervisor.sock"), help="supervisor's unix socket")
+    parser.add_argument("--socket", type=Path, help="supervisor's unix socket (default: supervisor.sock in the folder)")
     parser.add_argument("--no-head", action="store_true", help="without control and keeper: a GPU node")
     parser.add_argument("--gateway", action="store_true", help="with the door over HTTP (CASCADE_HTTP_PORT, ..._KEYS)")
     parser.add_argument("--nice", type=int, default=0, help="for CPU slots: how far model work yields")
+    parser.add_argument("--run", action="store_true", help="become that supervisord, which logs to standard output")
     given = parser.parse_args()
-    folder, socket = given.folder.resolve(), given.socket.resolve()
-    passed = {name: os.environ[name] for name in os.environ if name.startswith(("CASCADE_", "REDIS_URL"))}
-    passed |= {"CASCADE_SUPERVISOR_SOCKET": str(socket), "CASCADE_SLOTS": str(given.slots)}
-    programs = {"head": not given.no_head, "gateway": given.gateway}
-    text = configuration(folder, socket, given.slots, passed, **programs, nice=given.nice)
+    settings = node_settings(given)
+    slots, folder = settings.slots, given.folder.resolve()
+    socket = (given.socket or folder / "supervisor.sock").resolve()
+    devices = () if settings.gpu == PROCESSOR else devices_of(given.devices, slots, os.environ)
+    passed = {name: os.environ[name] for name in os.environ if name.startswith((PREFIX, "REDIS_URL"))}
+    passed |= {"CASCADE_SUPERVISOR_SOCKET": str(socket), "CASCADE_SLOTS": str(slots)}
+    programs = {"head": not given.no_head, "gateway": given.gateway, "spoken": given.run}
+    text = configuration(folder, socket, slots, passed, **programs, nice=given.nice, devices=devices)
+    if given.run:
+        become(text, folder)
     sys.stdout.write(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from shared.beat import Beat
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
@@ -97,6 +98,7 @@ class Supervisor:
 
     def __init__(self, path: Path) -> None:
         self._address = f"unix://{path.resolve()}"
+        self._groups: dict[str, str] = {}
 
     def _rpc(self) -> Any:
         # A connection of its own each time: after a call that failed, supervisor's transport can't be used again.
@@ -106,11 +108,14 @@ class Supervisor:
     def listing(self) -> dict[str, str]:
         """Program -> state name, of the workers only."""
         rows = cast(list[dict[str, Any]], self._rpc().getAllProcessInfo())
-        return {row["name"]: row["statename"] for row in rows if row["name"].startswith("worker-")}
+        workers = [row for row in rows if row["name"].startswith("worker-")]
+        self._groups = {row["name"]: row["group"] for row in workers}
+        return {row["name"]: row["statename"] for row in workers}
 
     def act(self, action: Action) -> None:
         """Ask without waiting; the next listing tells what came of it."""
-        getattr(self._rpc(), action.verb)(action.program, False)
+        group = self._groups.get(action.program, action.program)
+        getattr(self._rpc(), action.verb)(f"{group}:{action.program}", False)
 
 
 class Agent:
@@ -223,14 +228,14 @@ class Agent:
 def main() -> int:
     """Run the agent of one node until SIGTERM; the workers stay under supervisor."""
     names = ["redis_url", "deployment", "cascade", "node", "slots", "gpu", "resident", "supervisor_socket", "lease_s"]
-    settings = load(parser(__doc__ or "", [*names, "picture_ttl_s", "done_keep_s", "log_dir"]).parse_args())
+    settings = load(parser(__doc__ or "", [*names, "picture_ttl_s", "done_keep_s", "beats", "log_dir"]).parse_args())
     settings = settings.model_copy(update={"gpu": settings.gpu or load_cascade(settings.cascade).gpu})
     logger = configure("agent", settings.log_dir)
-    stop = Stop().listen()
+    stop, beat = Stop().listen(), Beat(settings.beats, "agent")
     agent = Agent(settings, Supervisor(settings.supervisor_socket), logger)
-    if until_done(agent.check, stop, logger):
+    if until_done(agent.check, stop, logger, beat):
         logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
-        patiently(agent.step, stop, logger, sleep=agent.sleep)
+        patiently(agent.step, stop, logger, sleep=agent.sleep, beat=beat)
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from planner.orders import obeying, without_drained
 from planner.policies import make_policy
 from planner.viewing import SCORES, Watch, next_plan
+from shared.beat import Beat
 from shared.broker import Broker
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
@@ -122,7 +123,7 @@ class Control:
 def main() -> int:
     """Run the planner until SIGTERM."""
     names = ["redis_url", "deployment", "cascade", "policy", "solver", "deadline_s", "plan_period_s", "dwell_s"]
-    names += ["resident", "peak_per_s", "pinned", "lease_s", "log_dir"]
+    names += ["resident", "peak_per_s", "pinned", "lease_s", "beats", "log_dir"]
     settings = load(parser(__doc__ or "", names).parse_args())
     logger = configure("control", settings.log_dir)
     cascade = load_cascade(settings.cascade)
@@ -136,11 +137,11 @@ def main() -> int:
         pinned=settings.pinned,
         resident=settings.resident,
     )
-    stop = Stop().listen()
+    stop, beat = Stop().listen(), Beat(settings.beats, "control")
     control = Control(settings, cascade, policy, logger)
-    if until_done(control.check, stop, logger):
+    if until_done(control.check, stop, logger, beat):
         logger.info("ready", extra={"policy": settings.policy, "cascade": cascade.name})
-        patiently(control.step, stop, logger, longest_pause_s=settings.lease_s / BEATS)
+        patiently(control.step, stop, logger, longest_pause_s=settings.lease_s / BEATS, beat=beat)
         parting(control.leave, logger)
     return 0
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from logging import Logger
 from typing import Any, Final, TypeVar
 
+from shared.beat import Beat
 from shared.broker import Broker
 from shared.cascade import last_call_s, verdict
 from shared.catalog import load_cascade
@@ -221,15 +222,15 @@ class Keeper:
 
 def main() -> int:
     """Run the keeper until SIGTERM."""
-    names = ["redis_url", "deployment", "cascade", "lease_s", "margin_s", "picture_ttl_s", "done_keep_s", "log_dir"]
-    settings = load(parser(__doc__ or "", names).parse_args())
+    names = ["redis_url", "deployment", "cascade", "lease_s", "margin_s", "picture_ttl_s", "done_keep_s"]
+    settings = load(parser(__doc__ or "", [*names, "beats", "log_dir"]).parse_args())
     logger = configure("keeper", settings.log_dir)
     cascade = load_cascade(settings.cascade)
-    stop = Stop().listen()
+    stop, beat = Stop().listen(), Beat(settings.beats, "keeper")
     keeper = Keeper(settings, {stage: cascade.service_s(stage, 1) for stage in STAGES}, logger)
-    if until_done(keeper.check, stop, logger):
+    if until_done(keeper.check, stop, logger, beat):
         logger.info("ready")
-        patiently(keeper.step, stop, logger, longest_pause_s=settings.lease_s / 4)
+        patiently(keeper.step, stop, logger, longest_pause_s=settings.lease_s / 4, beat=beat)
         parting(keeper.leave, logger)
     return 0
 

@@ -71,6 +71,9 @@ class Settings(BaseModel):
     http_port: int = Field(8000, ge=0, le=65535, description="port the gateway listens on; 0: any that is free")
     http_keys: Path | None = Field(None, description="TOML file with the gateway's API keys (services.ctl key add)")
     supervisor_socket: Path = Field(Path("logs/supervisor.sock"), description="unix socket of the node's supervisor")
+    beats: Path | None = Field(
+        None, description="folder in which each service touches a file of its name, for health checks; default: none"
+    )
     log_dir: Path | None = Field(None, description="folder for JSON-line logs; default: standard error only")
 
     @field_validator("resident", mode="before")

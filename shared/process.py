@@ -13,6 +13,7 @@ from logging import Logger
 from types import FrameType
 from typing import Final
 
+from shared.beat import SILENT, Beat
 from shared.connection import CommandRefused, Unreachable
 from shared.errors import CascadeError, ServerAway
 
@@ -65,13 +66,14 @@ def patiently(
     logger: Logger,
     longest_pause_s: float = LONGEST_PAUSE_S,
     sleep: Callable[[float], None] | None = None,
+    beat: Beat = SILENT,
 ) -> None:
     """Call `step` again and again, sleeping the seconds it returns; wait with jitter while Redis is away.
 
     A command that Redis refuses (out of memory, a key of another type) is said and tried again likewise.
-    `sleep`: another way to pass these seconds than to wait for `stop`.
+    `sleep`: another way to pass these seconds than to wait for `stop`. `beat`: touched by every turn.
     """
-    patience = _Patience(stop, logger, longest_pause_s)
+    patience = _Patience(stop, logger, longest_pause_s, beat)
     sleep = sleep or stop.sleep
     while not stop:
         try:
@@ -81,12 +83,12 @@ def patiently(
             patience.wait(wrong)
 
 
-def until_done(act: Callable[[], object], stop: Stop, logger: Logger) -> bool:
+def until_done(act: Callable[[], object], stop: Stop, logger: Logger, beat: Beat = SILENT) -> bool:
     """Call `act` until it goes through, with the same patience; False where `stop` was set first.
 
     A server that is away at the start is waited for likewise; raises ServerUnfit where waiting mends nothing.
     """
-    patience = _Patience(stop, logger, LONGEST_PAUSE_S)
+    patience = _Patience(stop, logger, LONGEST_PAUSE_S, beat)
     while not stop:
         try:
             act()
@@ -99,20 +101,23 @@ def until_done(act: Callable[[], object], stop: Stop, logger: Logger) -> bool:
 class _Patience:
     """Longer and longer pauses, with jitter: a server that comes back must not meet all its clients at once."""
 
-    def __init__(self, stop: Stop, logger: Logger, longest_s: float) -> None:
+    def __init__(self, stop: Stop, logger: Logger, longest_s: float, beat: Beat) -> None:
         self._stop = stop
         self._logger = logger
         self._longest_s = longest_s
-        self.renew()
+        self._beat = beat
+        self._pause_s = SHORTEST_PAUSE_S
 
     def renew(self) -> None:
         """Begin with a short pause again."""
         self._pause_s = SHORTEST_PAUSE_S
+        self._beat.turned()
 
     def wait(self, wrong: Exception) -> None:
         """Say what went wrong, and pause."""
         event = "redis refused a command" if isinstance(wrong, CommandRefused) else "redis is away"
         self._logger.warning(event, extra={"reason": str(wrong), "pause_s": round(self._pause_s, 2)})
+        self._beat.stumbled(f"{event}: {wrong}")
         self._stop.sleep(self._pause_s * random.uniform(0.5, 1.5))
         self._pause_s = min(self._longest_s, self._pause_s * 2)
 

@@ -1,126 +1,240 @@
-"""The head node's compose file: its commands are those that the tests run as processes, and nothing is open."""
+"""The compose files: their commands run as processes here, and nothing is open to anybody without a password."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import socket
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from deploy.acl import ROLES, USERS
 from deploy.runner import Run
-from deploy.supervision import HEAD, ROOT
+from deploy.secrets import OF_A_NODE, SERVER, USERS_FILE, make_secrets
+from deploy.supervision import HEAD as HEADS_SERVICES
+from deploy.supervision import ROOT, STOP_WAIT_S
 from shared.broker import Broker
-from shared.config import Settings
-from shared.embedded import server_binaries
+from shared.config import PREFIX, Settings
+from shared.embedded import server_binaries, version_of
 from shared.errors import CascadeError
 from shared.process import die_with_parent
+from tests.composing import (
+    CPU_NODE,
+    DEMANDED,
+    FILES,
+    GPU_NODE,
+    HEAD,
+    environment_here,
+    filled,
+    healthcheck_here,
+    here,
+    said_by,
+    seconds,
+    services,
+    started,
+)
 from tests.processes import until
 from tests.servers import free_port
 
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+ALL = [(file, name) for file in FILES for name in services(file)]
+OURS = [(file, name) for file, name in ALL if name not in ("redis", "prometheus", "grafana")]
+LOOPBACK = "127.0.0.1:"
 
 
 def test_the_head_runs_redis_and_the_heads_services() -> None:
-    always = {name for name, service in COMPOSE["services"].items() if "profiles" not in service}
-    assert always == {"redis", *HEAD, "gateway"}
-    for name in (*HEAD, "gateway"):
-        command = COMPOSE["services"][name]["command"][:3]
-        assert command == ["python", "-m", f"services.{name}"]
-        said = subprocess.run([sys.executable, *command[1:], "--help"], cwd=ROOT, capture_output=True, check=True)
-        assert b"--redis-url" in said.stdout
+    always = {name for name, service in services(HEAD).items() if "profiles" not in service}
+    assert always == {"redis", *HEADS_SERVICES, "gateway"}
 
 
-def test_redis_asks_for_a_password_and_listens_on_a_named_address() -> None:
-    redis = COMPOSE["services"]["redis"]
+@pytest.mark.parametrize(("file", "name"), OURS, ids=lambda each: getattr(each, "stem", each))
+def test_every_command_is_one_that_runs(file: Path, name: str) -> None:
+    words = started(services(file)[name])
+    assert words[:2] == ["python", "-m"]
+    options = {word for word in words if word.startswith("--")}
+    said = said_by(here([*words[:3], "--help"], {}), cwd=ROOT)
+    assert said.returncode == 0, said.stderr
+    assert all(option in said.stdout for option in options)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_is_published_is_on_a_named_address(file: Path) -> None:
+    for name, service in yaml.safe_load(file.read_text())["services"].items():
+        for port in service.get("ports", []):
+            assert port.startswith(("${HEAD_ADDRESS:?", LOOPBACK)), f"{name}: never on all addresses"
+
+
+@pytest.mark.parametrize("lacking", DEMANDED)
+def test_a_gpu_node_says_which_variable_it_lacks(lacking: str) -> None:
+    services(GPU_NODE)
+    with pytest.raises(KeyError, match=f"set {lacking} to"):
+        services(GPU_NODE, {name: value for name, value in DEMANDED.items() if name != lacking})
+    demanded = set(re.findall(r"\$\{(\w+):\?", GPU_NODE.read_text()))
+    assert demanded == set(DEMANDED), "three variables, and defaults for the rest"
+    assert set(re.findall(r"\$\{(\w+):\?", CPU_NODE.read_text())) == {"HEAD_ADDRESS"}
+
+
+def test_every_service_is_a_redis_user_of_its_own_and_gets_no_other_password() -> None:
+    for file, name in OURS:
+        service = services(file)[name]
+        urls = {key: value for key, value in service.get("environment", {}).items() if key.startswith("REDIS_URL")}
+        users = {re.findall(r"^redis://(\w+)@", url)[0] for url in urls.values()}
+        assert users <= set(ROLES)
+        assert users == {"redis": set(), "fetch": set(), "node": set(OF_A_NODE), "ctl": {"gateway"}}.get(name, {name})
+        assert set(service.get("secrets", [])) == users
+        assert all(
+            url.endswith(f"?password_file=/run/secrets/{re.findall('//(.*)@', url)[0]}") for url in urls.values()
+        )
+    assert set(services(HEAD)["redis"]["secrets"]) == {USERS_FILE, "reader"}
+
+
+def test_the_secrets_command_makes_every_file_that_is_mounted(tmp_path: Path) -> None:
+    make_secrets(tmp_path / "secrets", "cascade", SERVER)
+    for file in FILES:
+        declared = filled(yaml.safe_load(file.read_text())["secrets"], {"SECRETS": str(tmp_path / "secrets")})
+        assert all(Path(each["file"]).is_file() for each in declared.values())
+        assert {Path(each["file"]).name for each in declared.values()} == set(declared)
+        used = {
+            name for _, each in yaml.safe_load(file.read_text())["services"].items() for name in each.get("secrets", [])
+        }
+        assert used <= set(declared)
+        assert "admin" not in declared
+
+
+@pytest.mark.parametrize(("file", "name"), OURS, ids=lambda each: getattr(each, "stem", each))
+def test_every_variable_is_a_setting(file: Path, name: str) -> None:
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    given = {each for each in services(file)[name].get("environment", {}) if each.startswith(PREFIX)}
+    assert given <= known
+
+
+def test_redis_has_room_below_what_its_container_may_take() -> None:
+    redis = services(HEAD)["redis"]
+    limit = redis["command"][redis["command"].index("--maxmemory") + 1]
+    assert gigabytes(redis["mem_limit"]) >= 1.5 * gigabytes(limit), "buffers and a rewrite come on top"
     assert redis["command"][redis["command"].index("--maxmemory-policy") + 1] == "noeviction"
-    (port,) = redis["ports"]
-    assert port.startswith("${HEAD_ADDRESS:-127.0.0.1}:"), "never on all addresses"
 
 
-def test_redis_gets_its_password_unseen_by_who_lists_processes(tmp_path: Path) -> None:
-    port, password = free_port(), "not-for-all-eyes"
-    (tmp_path / "docker-entrypoint.sh").write_text('#!/bin/sh\necho "$@" > arguments\nexec "$@"\n')
-    (tmp_path / "docker-entrypoint.sh").chmod(0o755)
-    (tmp_path / "redis-server").symlink_to(server_binaries()[0])
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    assert not [word for word in redis_command() if "${REDIS_PASSWORD" in word], "compose would write it out"
-    command = [word.replace("$$", "$").replace("${REDIS_MEMORY:-2gb}", "1gb") for word in redis_command()]
-    with subprocess.Popen(
-        [*command, "--port", str(port), "--dir", str(tmp_path)],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        env={"PATH": path, "REDIS_PASSWORD": password},
-        preexec_fn=die_with_parent,
-    ) as process:
-        try:
-            until(lambda: listens(port), "Redis listens")
-            arguments = (tmp_path / "arguments").read_text()  # the server hides its own soon, not from the first look
-            assert "--appendonly yes" in arguments
-            assert password not in arguments
-            Broker(Settings(redis_url=f"redis://:{password}@127.0.0.1:{port}")).check()
-            with pytest.raises(CascadeError, match="uthent"):
-                Broker(Settings(redis_url=f"redis://127.0.0.1:{port}")).check()
-        finally:
-            process.terminate()
+def gigabytes(text: str) -> float:
+    assert text.endswith("gb"), text
+    return float(text[:-2])
 
 
-def redis_command() -> list[str]:
-    return list(COMPOSE["services"]["redis"]["command"])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_the_gateway_asks_for_keys_and_listens_on_a_named_address() -> None:
-    gateway = COMPOSE["services"]["gateway"]
-    keys = Path(gateway["command"][gateway["command"].index("--http-keys") + 1])
-    assert keys.parent == Path(gateway["volumes"][0]["target"]), "a mounted file would not change with the one outside"
-    assert all(port.startswith("${HEAD_ADDRESS:-127.0.0.1}:") for port in gateway["ports"]), "never on all addresses"
+def test_what_is_told_to_stop_has_time_to_hand_back() -> None:
+    settings = Settings()
+    assert settings.grace_s < STOP_WAIT_S, "a worker ends by itself before supervisor kills it"
+    for file in (GPU_NODE, CPU_NODE):
+        # First the group of workers, then the agent.
+        assert seconds(services(file)["node"]["stop_grace_period"]) > 2 * STOP_WAIT_S
+    for name in (*HEADS_SERVICES, "gateway"):
+        assert settings.grace_s < seconds(services(HEAD)[name]["stop_grace_period"])
 
 
 def test_a_deployment_survives_the_loss_of_power_and_a_demo_a_kill_of_redis() -> None:
-    command = COMPOSE["services"]["redis"]["command"]
+    command = services(HEAD)["redis"]["command"]
     given = {name: command[command.index(name) + 1] for name in ("--appendonly", "--appendfsync")}
     assert given == {"--appendonly": "yes", "--appendfsync": "always"}
-    assert "--maxmemory" in command, "admission refuses at 80 % of it, pictures keep to a quarter"
     assert Run(Path(), Settings(), Path()).durability == "everysec"
 
 
-def test_every_service_of_the_head_is_imported_from_what_its_image_holds(tmp_path: Path) -> None:
-    text = (ROOT / "deploy" / "head.Dockerfile").read_text()
-    for line in (line.split()[1:] for line in text.splitlines() if line.startswith("COPY")):
-        for source in line[:-1]:
-            place = tmp_path / (
-                source if Path(source).name == Path(line[-1]).name else f"{line[-1]}/{Path(source).name}"
-            )
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(ROOT / source, place) if (ROOT / source).is_dir() else shutil.copy(ROOT / source, place)
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    for name in re.findall(r"\w+", text[text.index("grep -vE '^(") + 11 :].split(")")[0]):
-        (blocked / f"{name}.py").write_text("raise ImportError('not in this image')\n")
-    services = ["control", "keeper", "gateway.__main__", "exporter", "doctor", "publisher", "ctl.__main__"]
-    code = "; ".join(f"import services.{name}" for name in services)
-    environment = {**os.environ, "PYTHONPATH": f"{blocked}:{tmp_path}"}
-    command = [sys.executable, "-c", code]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+def test_the_cpu_node_is_the_gpu_node_but_for_the_gpu() -> None:
+    gpu, cpu = services(GPU_NODE)["node"], services(CPU_NODE)["node"]
+    differ = {name for name in gpu.keys() | cpu.keys() if gpu.get(name) != cpu.get(name)}
+    assert differ == {"image", "build", "command", "environment", "deploy", "volumes"}
+    ours, theirs = gpu["environment"], cpu["environment"]
+    changed = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+    assert changed == {"CASCADE_CASCADE", "CASCADE_RESIDENT", "OMP_NUM_THREADS"}
+    assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
+    assert all(volume.endswith(":/cascade/models/weights:ro") for volume in gpu["volumes"])
 
 
-def test_the_heads_image_copies_rooms_that_exist_and_leaves_torch_out() -> None:
-    text = (ROOT / "deploy" / "head.Dockerfile").read_text()
-    sources = [word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]]
-    assert sources
-    assert all((ROOT / source).exists() for source in sources)
-    left_out = text[text.index("grep -vE '^(") :].split(")")[0]
-    assert "torch" in left_out
-    assert "diffusers" in left_out
+def test_the_gateway_asks_for_keys_which_may_change_while_it_runs() -> None:
+    gateway = services(HEAD)["gateway"]
+    keys = Path(gateway["command"][gateway["command"].index("--http-keys") + 1])
+    assert keys.parent == Path(gateway["volumes"][0]["target"]), "a mounted file would not change with the one outside"
+
+
+@contextmanager
+def redis_of_the_head(where: Path) -> Iterator[tuple[int, dict[str, Path | str]]]:
+    """The compose file's Redis as a process, with new secrets; its port, and this machine's places."""
+    binary = next((each for each in server_binaries() if version_of(each) >= (7,)), None)
+    if binary is None:
+        pytest.skip("the access lists of the compose file are for Redis 7, and there is none here")
+    make_secrets(where / "secrets", "cascade", SERVER)
+    (where / "data").mkdir()
+    port = free_port()
+    places: dict[str, Path | str] = {"/run/secrets": where / "secrets", "/data": where / "data"}
+    command = here(services(HEAD)["redis"]["command"], places)
+    assert command[0] == "redis-server"
+    with (where / "redis.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(binary), *command[1:], "--port", str(port)], stdout=log, stderr=log, preexec_fn=die_with_parent
+        )
+    try:
+        yield port, places
+    finally:
+        process.kill()
+        process.wait()
+
+
+def broker_as(user: str, port: int, file: Path) -> Broker:
+    return Broker(Settings(redis_url=f"redis://{user}@127.0.0.1:{port}/0?password_file={file}"))
+
+
+def answers(broker: Broker) -> bool:
+    try:
+        broker.check()
+    except CascadeError:
+        return False
+    return True
+
+
+def test_redis_answers_its_users_alone_and_keeps_to_what_the_file_says(tmp_path: Path) -> None:
+    with redis_of_the_head(tmp_path) as (port, _):
+        password = tmp_path / "secrets"
+        until(lambda: answers(broker_as("admin", port, password / "admin")), "Redis answers")
+        for user in USERS:
+            assert broker_as(user, port, password / user).client.ping()
+        for url in (
+            f"redis://127.0.0.1:{port}",
+            f"redis://worker:wrong@127.0.0.1:{port}",
+            f"redis://:x@127.0.0.1:{port}",
+        ):
+            with pytest.raises(CascadeError, match=r"uthentication required|invalid username-password"):
+                Broker(Settings(redis_url=url)).check()
+        told = broker_as("admin", port, password / "admin").client.config_get("*")
+        kept = {name: told[name] for name in ("appendonly", "appendfsync", "save", "maxmemory-policy")}
+        assert kept == {"appendonly": "yes", "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction"}
+        assert int(told["maxmemory"] or 0) == 2 * 2**30
+
+
+def test_redis_is_healthy_while_it_answers(tmp_path: Path) -> None:
+    with redis_of_the_head(tmp_path) as (port, places):
+        command = healthcheck_here(services(HEAD)["redis"], {**places, "redis-cli": f"redis-cli -p {port}"})
+        path = f"{Path(server_binaries()[0]).parent}{os.pathsep}{os.environ['PATH']}"
+        if said_by(["sh", "-c", "command -v redis-cli"], env={"PATH": path}).returncode:
+            pytest.skip("redis-cli is not installed")
+        until(lambda: said_by(command, env={"PATH": path}).returncode == 0, "healthy", 30)
+        (tmp_path / "secrets" / "reader").chmod(0o600)
+        (tmp_path / "secrets" / "reader").write_text("wrong")
+        assert said_by(command, env={"PATH": path}).returncode != 0, "a refusal is no answer"
+    assert said_by(command, env={"PATH": path}).returncode != 0
+
+
+def test_no_password_is_where_others_can_see_it() -> None:
+    for file, name in ALL:
+        service = services(file)[name]
+        told = [*started(service), *environment_here(service, {}).values()]
+        assert not [word for word in told if re.search(r"://[^@/]*:[^@/]*@", word)]
+        assert not [key for key in service.get("environment", {}) if "PASSWORD" in key]
+
+
+def test_every_container_starts_without_rights_that_it_does_not_need() -> None:
+    for file, name in [*OURS, (HEAD, "redis")]:
+        service = services(file)[name]
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert services(HEAD)["redis"]["user"] == "999:999"

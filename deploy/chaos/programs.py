@@ -28,6 +28,11 @@ class Programs:
         rows = cast(list[dict[str, Any]], self._rpc.supervisor.getAllProcessInfo())
         return {row["name"]: row["pid"] for row in rows if row["pid"]}
 
+    def _places(self) -> dict[str, str]:
+        """Program -> its name with its group's, by which supervisor knows it."""
+        rows = cast(list[dict[str, Any]], self._rpc.supervisor.getAllProcessInfo())
+        return {row["name"]: f"{row['group']}:{row['name']}" for row in rows}
+
     def workers(self, stage: str = "") -> list[str]:
         """The names of all worker programs of a stage; of all stages where none is named."""
         rows = cast(list[dict[str, Any]], self._rpc.supervisor.getAllProcessInfo())
@@ -43,18 +48,19 @@ class Programs:
 
     def keep_down(self, names: Iterable[str]) -> None:
         """Kill programs with SIGKILL and let supervisor not start them again."""
-        names = set(names)
+        names, places = set(names), self._places()
         self.send(names, signal.SIGKILL)
         end = time.monotonic() + PATIENCE_S
         while names & self.pids().keys() and time.monotonic() < end:
             for name in names:
                 with suppress(xmlrpc.client.Fault):  # it has ended already
-                    self._rpc.supervisor.stopProcess(name, False)
+                    self._rpc.supervisor.stopProcess(places[name], False)
             self.send(names, signal.SIGKILL)  # what supervisor started again meanwhile
             time.sleep(0.05)
 
     def start(self, names: Iterable[str]) -> None:
         """Let supervisor start programs again; returns at once."""
+        places = self._places()
         for name in names:
             with suppress(xmlrpc.client.Fault):  # it runs already
-                self._rpc.supervisor.startProcess(name, False)
+                self._rpc.supervisor.startProcess(places[name], False)
