@@ -62,9 +62,7 @@ STREAM_ROUNDS: Final = 6
 TRIES: Final = 15
 REPEATS: Final = 5
 COLUMNS: Final = ("figure", "value", "unit", "aim", "machine", "command")
-KINDS: Final = [
-    *("hop", "queue", "polling", "idle", "picture", "planner", "gateway", "browser", "simulator", "overlap", "speed")
-]
+KINDS: Final = [line.split()[0] for line in (__doc__ or "").splitlines()[2:]]
 
 
 class Figure(NamedTuple):
@@ -166,7 +164,6 @@ def _wait_for_light(broker: Broker, check: Callable[[], None]) -> None:
 
 def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Iterator[Figure]:
     """Measure what was chosen, one figure after the other; drawings go beside the table."""
-    folder = given.out.parent
     if "hop" in chosen:
         for batch, aim in ((1, ""), (8, "<= 200"), (32, "<= 100")):
             yield Figure(f"hop, batch {batch}", median(hop(batch) for _ in range(3)), "us a prompt", aim)
@@ -181,7 +178,7 @@ def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Itera
         yield Figure("picture, the model's own time", own, "ms")
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
     if "planner" in chosen:
-        yield from _planner(folder)
+        yield from _planner(given.out.parent)
     plain = {
         "polling": lambda: starmap(Figure, polling()),
         "gateway": _gateway,
