@@ -2,7 +2,7 @@
 
 hop      claim a batch from a stream and settle it into the next, server and client together
 queue    publish -> light -> done, 40 % through heavy, models that do nothing, beside a bare redis-py loop
-polling  what idle workers cost the one Redis that they poll
+polling  what idle workers cost the one Redis that they poll, and what each prompt costs it
 idle     processor time of all services with 16 sleeping workers and nothing to do
 picture  publish to done on an empty queue beside the model's own time, light tiny cascade
 planner  view to plan with each solver, and how a solve grows; draws planner_growth.svg beside the table
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import starmap
+from itertools import chain, starmap
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -35,10 +35,12 @@ from rich.table import Table
 
 from deploy.bench_browser import first_pictures, program
 from deploy.bench_gateway import acknowledgements, detour, streams
+from deploy.bench_looks import looks
 from deploy.bench_overlap import overlap
 from deploy.bench_pages import with_pages
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_polling import polling
+from deploy.bench_prompts import costs
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
 from deploy.bench_speed import add_options, speeds
@@ -169,6 +171,8 @@ def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Itera
             yield Figure(f"hop, batch {batch}", median(hop(batch) for _ in range(3)), "us a prompt", aim)
     if "queue" in chosen:
         yield from _queue(given.prompts)
+    if "polling" in chosen:
+        yield from starmap(Figure, chain(polling(), looks(), costs(PROMPT)))
     if "idle" in chosen:
         yield Figure("idle, 16 sleeping workers on 8 slots", idle(8), "% of a core", "<= 3")
         yield Figure("idle, 32 sleeping workers on 16 slots", idle(16), "% of a core")
@@ -179,12 +183,7 @@ def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Itera
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
     if "planner" in chosen:
         yield from _planner(given.out.parent)
-    plain = {
-        "polling": lambda: starmap(Figure, polling()),
-        "gateway": _gateway,
-        "browser": _browser,
-        "simulator": _simulator,
-    }
+    plain = {"gateway": _gateway, "browser": _browser, "simulator": _simulator}
     for name, measure in plain.items():
         if name in chosen:
             yield from measure()

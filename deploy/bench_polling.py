@@ -123,14 +123,15 @@ def _wait_until_held(broker: Broker, places: Sequence[tuple[str, int]]) -> None:
 
 
 def _measured(broker: Broker, process: psutil.Process, slots: int, window_s: float) -> Polled:
-    spent_s, commands, began = _spent_s(process), _commands(broker), time.monotonic()
+    before_s, commands, began = spent_s(process), _commands(broker), time.monotonic()
     time.sleep(window_s)
     elapsed_s = time.monotonic() - began
     ran = _commands(broker) - commands
-    return Polled(slots, (_spent_s(process) - spent_s) / elapsed_s, ran / elapsed_s, os.getloadavg()[0])
+    return Polled(slots, (spent_s(process) - before_s) / elapsed_s, ran / elapsed_s, os.getloadavg()[0])
 
 
-def _spent_s(process: psutil.Process) -> float:
+def spent_s(process: psutil.Process) -> float:
+    """Seconds of processor time that a process has used."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -110,7 +110,7 @@ def _sent_to(connection: Any, key: str) -> tuple[str, int] | None:
     try:
         connection.send_command("EXISTS", key, check_health=False)
         connection.read_response()
-    except NoPermissionError:  # let in, but not to this key: an answer is all that is wanted
+    except ResponseError:  # this key is not ours to see, or a sentinel keeps none: an answer is all that is wanted
         pass
     except Away as away:
         if not isinstance(away.__cause__, MovedError):
