@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from shared.observer import Observer
 
 HEAD_FILE: Final = ROOT / "docker-compose.yml"
 NODE_FILE: Final = ROOT / "deploy" / "compose.gpu-node.yml"
+CPU_FILE: Final = ROOT / "deploy" / "compose.cpu-node.yml"
 CASCADE: Final = "sdturbo"
 PROFILED: Final = "a100-80g"
 MADE_UP: Final = "half-a100"  # a share of one, which takes twice the time; no such card was measured
@@ -52,36 +53,46 @@ class Node:
 class Cluster:
     """A head that runs, and nodes whose compose file is started when they are asked to join."""
 
-    def __init__(self, folder: Path, nodes: Sequence[Node], further: Mapping[str, str] | None = None) -> None:
-        """`further`: environment of every container, beyond what the compose files pass on."""
+    def __init__(
+        self,
+        folder: Path,
+        nodes: Sequence[Node],
+        *,
+        node_file: Path = NODE_FILE,
+        cascade: str = CASCADE,
+        backend: str = "sleeping",
+        profiles: Sequence[str] = (),
+    ) -> None:
+        """`profiles`: of the head's file."""
         self.folder = folder
         self.specs = {node.name: node for node in nodes}
         self.nodes: dict[str, Project] = {}
         self.network = Network()
-        self._further = dict(further or {})
+        self.key = ""  # to the door over HTTP
+        self._node_file = node_file
+        self._cascade = cascade
+        self._backend = backend
+        self._profiles = profiles
         self._ends = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            secrets, keys = self._secrets()
             stack.enter_context(self.network)
             address = self.network.add("head").address
-            shared = {"HEAD_ADDRESS": address, "CASCADE": CASCADE, "SECRETS": str(secrets), "GATEWAY_KEYS": str(keys)}
-            further = {**_catalog(self.folder), **self._further}
-            self.head = stack.enter_context(
-                Project(self.network.hosts["head"], HEAD_FILE, shared, self.folder, further=further)
-            )
-            models = self.folder / "models"
-            models.mkdir()
-            for name, node in self.specs.items():
-                own = {"NODE_NAME": name, "SLOTS": str(node.slots), "GPU": node.gpu, "MODELS": str(models)}
-                own |= {"BACKEND": "sleeping", "RESIDENT": "true"}
-                host = self.network.add(name)
-                made = Project(host, NODE_FILE, {**shared, **own}, self.folder, names={}, further=further)
-                self.nodes[name] = stack.enter_context(made)
-            self.settings = Settings(
-                redis_url=f"redis://admin@{address}:6379/0?password_file={secrets / 'admin'}", cascade=CASCADE
-            )
+            shared = {"HEAD_ADDRESS": address, "CASCADE": self._cascade, **self._secrets()}
+            unlike = any(node.gpu == MADE_UP for node in self.specs.values())
+            further = _catalog(self.folder) if unlike else {}
+            host = self.network.hosts["head"]
+            head = Project(host, HEAD_FILE, shared, self.folder, further=further, profiles=self._profiles)
+            self.head = stack.enter_context(head)
+            for node in self.specs.values():
+                variables = shared | self._variables(node)
+                project = Project(
+                    self.network.add(node.name), self._node_file, variables, self.folder, names={}, further=further
+                )
+                self.nodes[node.name] = stack.enter_context(project)
+            password = f"password_file={self.folder / 'secrets' / 'admin'}"
+            self.settings = Settings(redis_url=f"redis://admin@{address}:6379/0?{password}", cascade=self._cascade)
             self.head.up()
             self.broker = Broker(self.settings)
             self.broker.check()
@@ -117,9 +128,8 @@ class Cluster:
         return sum(slot.startswith(f"{name}:") for slot in plan.assignment) if plan else 0
 
     def ctl(self, *words: str) -> str:
-        """`docker compose run ctl ...`: a person's command, in the image of the head and as its own user of Redis."""
-        container = self.head["gateway"]
-        code, said = container.run(["python", "-m", "services.ctl", *words], timeout_s=PATIENCE_S)
+        """`docker compose run --rm ctl ...`: a person's command; raises CascadeError with what it says."""
+        code, said = self.head.run("ctl", words)
         if code:
             raise CascadeError(f"ctl {' '.join(words)}: {said}")
         return said
@@ -133,14 +143,22 @@ class Cluster:
             time.sleep(LOOK_S)
         return time.monotonic() - began
 
-    def _secrets(self) -> tuple[Path, Path]:
-        """Made with the command that the compose file names."""
+    def _variables(self, node: Node) -> dict[str, str]:
+        """What a user sets for a node."""
+        models = self.folder / "models"
+        models.mkdir(exist_ok=True)
+        given = {"NODE_NAME": node.name, "SLOTS": str(node.slots), "GPU": node.gpu, "MODELS": str(models)}
+        return given | {"BACKEND": self._backend, "RESIDENT": "true"}
+
+    def _secrets(self) -> dict[str, str]:
+        """Made with the command that the compose file names; the variables that say where they are."""
         secrets, keys = self.folder / "secrets", self.folder / "keys"
         command = [sys.executable, "-m", "deploy.secrets", "--folder", str(secrets), "--keys", str(keys)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CascadeError(done.stderr.strip())
-        return secrets, keys
+        self.key = done.stdout.split()[-1]  # shown once, and last
+        return {"SECRETS": str(secrets), "GATEWAY_KEYS": str(keys)}
 
 
 def _catalog(folder: Path) -> dict[str, str]:

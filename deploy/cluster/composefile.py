@@ -18,7 +18,7 @@ from shared.errors import SettingsError
 Variables = Mapping[str, str]
 _VARIABLE: Final = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-?+])((?:[^{}]|\{[^{}]*\})*))?\})")
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
-READ: Final = """build command configs depends_on entrypoint environment healthcheck hostname image ports
+READ: Final = """build command configs depends_on entrypoint environment extends healthcheck hostname image ports
  profiles read_only restart secrets stop_grace_period tmpfs user volumes working_dir"""
 # What needs a container engine to be true is passed over here. Ports: a host's containers share its network.
 NOT_TRIED: Final = """cap_drop cpus deploy devices extra_hosts gpus group_add ipc labels logging mem_limit
@@ -68,15 +68,25 @@ class Service:
 
 
 def read_services(file: Path, variables: Variables, profiles: Sequence[str] = ()) -> dict[str, Service]:
-    """The services of a compose file that these profiles start; raises SettingsError that names what is wrong."""
+    """The services of a compose file that these profiles start (`*`: all); raises SettingsError."""
     raw: dict[str, Any] = filled_in(yaml.safe_load(file.read_text()), variables)
     wanted = set(profiles)
     kept = {
         name: about
         for name, about in raw["services"].items()
-        if not about.get("profiles") or wanted & set(about["profiles"])
+        if not about.get("profiles") or wanted & {"*", *about["profiles"]}
     }
-    return {name: _service(name, about, raw, file) for name, about in kept.items()}
+    return {name: _service(name, about, raw, file, variables) for name, about in kept.items()}
+
+
+def _extended(about: dict[str, Any], file: Path, variables: Variables) -> tuple[dict[str, Any], Path]:
+    """A service with what it extends below it, and the file whose folder its build starts from."""
+    if "extends" not in about:
+        return about, file
+    other = file.parent / about["extends"]["file"]
+    base = filled_in(yaml.safe_load(other.read_text()), variables)["services"][about["extends"]["service"]]
+    environment = {**_environment(base.get("environment")), **_environment(about.get("environment"))}
+    return {**base, **about, "environment": environment}, file if "build" in about else other
 
 
 def filled_in(value: Any, variables: Variables) -> Any:
@@ -107,11 +117,12 @@ def _filled(found: re.Match[str], variables: Variables) -> str:
     return str(filled_in(rest, variables))
 
 
-def _service(name: str, about: dict[str, Any], raw: dict[str, Any], file: Path) -> Service:
+def _service(name: str, said: dict[str, Any], raw: dict[str, Any], file: Path, variables: Variables) -> Service:
+    about, built_by = _extended(said, file, variables)
     if unknown := about.keys() - {*READ.split(), *NOT_TRIED.split()}:
         raise SettingsError(f"{file}: {name}: {min(unknown)} is not understood here: read it in deploy/cluster")
     build = about.get("build")
-    context = file.parent / (build["context"] if isinstance(build, dict) else build or ".")
+    context = built_by.parent / (build["context"] if isinstance(build, dict) else build or ".")
     dockerfile = context / (build.get("dockerfile", "Dockerfile") if isinstance(build, dict) else "Dockerfile")
     return Service(
         name=name,

@@ -10,12 +10,14 @@ from typing import Final
 
 from deploy.chaos.offering import Offer, Offering
 from deploy.chaos.witness import Witness
+from deploy.cluster.client import Clients
 from deploy.cluster.cluster import CASCADE, Cluster
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.connection import CommandRefused, Unreachable
 from shared.errors import CascadeError
 
+CLIENT_S: Final = 1.0  # between two clients of the door over HTTP, beside the prompts that are published
 NEVER_S: Final = 1e9
 SETTLE_S: Final = 10.0  # after the last deadline nothing is open
 LOOK_S: Final = 0.02
@@ -42,6 +44,7 @@ class Drill:
         self.deadline_s = load_cascade(CASCADE).deadline_s
         self.offering = Offering(Broker(cluster.settings), Offer(per_s, self.deadline_s))
         self.witness = Witness(Broker(cluster.settings), NEVER_S)
+        self.clients = Clients(cluster.network.hosts["head"].address, cluster.key, CLIENT_S)
         self.steps: list[Step] = []
         self.broken: list[str] = []
         self.restarts = 0
@@ -55,10 +58,12 @@ class Drill:
         self._began = time.monotonic()
         self.offering.start()
         self.witness.start()
+        self.clients.start()
         try:
             yield
         finally:
             self.offering.stop()
+            self.clients.stop()
             end = time.monotonic() + self.deadline_s + SETTLE_S
             while self.cluster.observer.next_due() is not None and time.monotonic() < end:
                 time.sleep(LOOK_S)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from deploy.cluster.client import ASKED
 from deploy.cluster.drill import Drill, Step
 from deploy.cluster.scenarios import Scenario
 from shared.ledger import Ledger, account, overlaps
@@ -46,6 +47,8 @@ class Verdict:
     restarts: int
     ledger: Ledger
     lost: int
+    clients: int
+    clients_again: int
     begun_s: float | None
     drawn_s: float | None
     phases: tuple[Phase, ...]
@@ -55,8 +58,10 @@ class Verdict:
 
 def judged(drill: Drill, scenario: Scenario) -> Verdict:
     """The accounts of a drill that has been settled, and what should hold and does not."""
-    outcomes, offering = drill.witness.outcomes, drill.offering
-    ledger = account(outcomes, len(offering.said), offering.refused)
+    outcomes, offering, clients = drill.witness.outcomes, drill.offering, drill.clients
+    entered = {outcome.id for outcome in outcomes if outcome.prompt.startswith(ASKED)}
+    refused = offering.refused + max(0, clients.asked - len(entered))  # the door let none of the others in
+    ledger = account(outcomes, len(offering.said) + clients.asked, refused)
     lost = offering.accepted - {outcome.id for outcome in outcomes}
     plans = drill.cluster.observer.plans("0", 10_000)[0]
     phases = tuple(phases_of(drill.steps, plans, outcomes))
@@ -76,12 +81,16 @@ def judged(drill: Drill, scenario: Scenario) -> Verdict:
     if any(before.version >= after.version for before, after in pairwise(plans)):
         broken.append("an older plan took the place of a newer one")
     broken += unfollowed(phases)
+    # A client who asks for as long as its patience lasts must have an answer, whatever restarts meanwhile.
+    broken += [f"no answer for client {words}" for words in clients.unheard]
     seconds = drill.steps[-1].at - drill.steps[0].at
     return Verdict(
         seconds,
         drill.restarts,
         ledger,
         len(lost),
+        clients.asked,
+        clients.again,
         begun_s,
         drawn_s,
         phases,

@@ -41,10 +41,12 @@ class Project:
         self.host = host
         self.folder = folder / host.name
         self._file = file
+        self._services = read_services(file, variables, ["*"])
         services = read_services(file, variables, profiles)
         self.order = _in_order(services)
-        names = names if names is not None else dict.fromkeys(services, host.address)
-        self.containers = {name: self._made(services[name], names, further or {}) for name in self.order}
+        self._names = names if names is not None else dict.fromkeys(services, host.address)
+        self._further = further or {}
+        self.containers = {name: self._made(services[name]) for name in self.order}
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +70,19 @@ class Project:
         took_s = self.containers[name].stop()
         self.containers[name].start()
         return took_s
+
+    def run(self, name: str, words: Sequence[str], patience_s: float = PATIENCE_S) -> tuple[int, str]:
+        """`run --rm NAME words`: a service once, with another command; its exit code and what it said."""
+        service = replace(self._services[name], command=tuple(words), restarts=False, health=None)
+        container = self._made(replace(service, name=f"{name}-run"))
+        container.log.unlink(missing_ok=True)
+        container.start()
+        try:
+            _until(lambda: container.exit_code is not None, container, patience_s)
+        finally:
+            container.stop()
+        assert container.exit_code is not None
+        return container.exit_code, container.log.read_text(errors="replace").strip()
 
     def down(self) -> None:
         """Stop all services, those that depend on others first."""
@@ -96,13 +111,13 @@ class Project:
             elif condition == "service_healthy":
                 _until(lambda n=needed: n.health == "healthy", needed, PATIENCE_S)
 
-    def _made(self, service: Service, names: Mapping[str, str], further: Mapping[str, str]) -> Container:
+    def _made(self, service: Service) -> Container:
         root = self.folder / "images" / service.name
         root.mkdir(parents=True, exist_ok=True)
         image = image_of(service.dockerfile, service.image, root)
-        service = replace(service, environment={**service.environment, **further})
+        service = replace(service, environment={**service.environment, **self._further})
         mounts = [self._placed(mount, number_of(service.user or image.user)) for mount in service.mounts]
-        return Container(service, image, Place(self.host, self.folder, mounts, names))
+        return Container(service, image, Place(self.host, self.folder, mounts, self._names))
 
     def _placed(self, mount: Mount, user: int) -> Mount:
         """The mount with a source on this machine. A volume belongs to the image's user, as the image sees to."""

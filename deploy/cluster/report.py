@@ -19,6 +19,8 @@ COLUMNS: Final = (
     "seconds",
     "restarts",
     "offered",
+    "of_clients",
+    "clients_asked_again",
     "refused",
     "lost",
     "doubled",
@@ -52,7 +54,15 @@ def row(name: str, scenario: Scenario, verdict: Verdict, command: str) -> list[s
     ledger = verdict.ledger
     follows = [phase.follows_s for phase in verdict.phases[1:]]
     worst = "never" if None in follows else f"{max((each for each in follows if each is not None), default=0.0):.2f}"
-    counts = (ledger.offered, ledger.refused, verdict.lost, len(ledger.twice), ledger.late)
+    counts = (
+        ledger.offered,
+        verdict.clients,
+        verdict.clients_again,
+        ledger.refused,
+        verdict.lost,
+        len(ledger.twice),
+        ledger.late,
+    )
     return [
         name,
         scenario.what,
