@@ -102,7 +102,7 @@ class Cluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._ends, ThreadPoolExecutor() as pool:
-            list(pool.map(Project.down, [*self.nodes.values(), self.head]))  # each by itself takes its grace period
+            list(pool.map(Project.down, self.nodes.values()))  # at once; the head after them, whom they still tell
 
     def agent(self, name: str) -> Container:
         """The one container of a node: supervisord, with the agent and the workers."""
