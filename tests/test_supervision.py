@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.supervision import ROOT, VISIBLE, configuration, devices_of
+from deploy.supervision import ROOT, VISIBLE, can_be_opened, configuration, devices_of
 from models.diffusion import choose_device
 from services.agent import program
 from shared.errors import ModelError, SettingsError
@@ -125,3 +125,12 @@ def test_a_slot_whose_gpu_is_not_there_says_which(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv(VISIBLE)
     with pytest.raises(ModelError, match="sees no CUDA device here; use --gpu cpu"):
         choose_device("a100-80g")
+
+
+def test_where_the_output_cannot_be_opened_programs_log_into_files(tmp_path: Path) -> None:
+    assert can_be_opened(tmp_path / "log")
+    assert not can_be_opened(tmp_path), "as supervisor would be refused a pipe of root's, and start nothing"
+    spoken = programs_of(configuration(Path("/f"), SOCKET, 1, {}, spoken=True))
+    written = programs_of(configuration(Path("/f"), SOCKET, 1, {}))
+    assert (spoken["agent"]["stdout_logfile"], spoken["agent"]["stdout_logfile_maxbytes"]) == ("/dev/fd/1", "0")
+    assert (written["agent"]["stdout_logfile"], written["agent"]["stdout_logfile_maxbytes"]) == ("/f/agent.log", "10MB")
