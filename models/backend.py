@@ -48,6 +48,26 @@ class Picture:
     flagged: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Undeveloped:
+    """A picture that is drawn and scored, and is still being encoded in another thread.
+
+    `encoding` waits for its bytes. `score`, `flagged`: as of Picture.
+    """
+
+    encoding: Callable[[], bytes]
+    score: float | None = None
+    flagged: bool = False
+
+    @property
+    def data(self) -> bytes:
+        """The encoded picture, waited for; raises what the encoding raised."""
+        return self.encoding()
+
+
+Drawn = Picture | Undeveloped
+
+
 class Backend(Protocol):
     """A loaded model of one stage."""
 
@@ -65,6 +85,14 @@ class Backend(Protocol):
         Raises ModelError where the model returned another number of pictures or one that is not finite,
         OutOfMemory where the batch is too large.
         """
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """A backend that can draw the next batch while the pictures of the last are encoded."""
+
+    def draw_ahead(self, jobs: Sequence[Job], abandoned: Abandoned = ..., /) -> Sequence[Drawn]:
+        """As `draw`, but it does not wait for the encoding where that has threads of its own."""
 
 
 @runtime_checkable

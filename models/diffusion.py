@@ -15,17 +15,16 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from models.backend import Abandoned, NobodyWaits, OutOfMemory, Picture, never
+from models.backend import Abandoned, Drawn, NobodyWaits, OutOfMemory, Picture, Undeveloped, never
 from models.compiled import warming_up
 from models.discriminator import open_scorer
-from models.encoding import Encoded, Encoder, encoding_threads
+from models.encoding import Encoder, encoding_threads
 from models.libraries import WEIGHTS_WRONG, modules_of, pipeline_of
 from models.memory import refuse_what_does_not_fit
 from models.random_weights import random_discriminator, random_pipeline
@@ -45,7 +44,6 @@ Pipeline = Callable[..., Any]
 Scorer = Callable[[Tensor, Sequence[str]], list[float]]  # pictures and their prompts in, P(real) out
 Checker = Callable[[Tensor], list[bool]]
 
-_Unfinished = Callable[[], Picture]  # waits until the picture is encoded
 _logger: Final = logging.getLogger("cascade")
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
@@ -105,11 +103,16 @@ class DiffusionBackend:
 
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
-        drawn: dict[int, _Unfinished] = {}
+        return [_finished(picture) for picture in self.draw_ahead(jobs, abandoned)]
+
+    def draw_ahead(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Drawn]:
+        """The same without waiting for the encoding, where that has threads of its own."""
+        drawn: dict[int, Undeveloped] = {}
         for asked, places in self._by_kind(jobs).items():
             alike = self._draw_alike([jobs[place] for place in places], asked, abandoned)
             drawn |= zip(places, alike, strict=True)
-        return [drawn[place]() for place in range(len(jobs))]
+        inorder = [drawn[place] for place in range(len(jobs))]
+        return list(inorder if self._encoder.threaded else map(_finished, inorder))
 
     def _by_kind(self, jobs: Sequence[Job]) -> dict[Asked, list[int]]:
         """Places in the batch by what is asked for: a tensor holds pictures of one size, drawn in the same steps."""
@@ -118,7 +121,7 @@ class DiffusionBackend:
             places.setdefault(asked_of(self._model, job), []).append(place)
         return places
 
-    def _draw_alike(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> list[_Unfinished]:
+    def _draw_alike(self, jobs: Sequence[Job], asked: Asked, abandoned: Abandoned) -> list[Undeveloped]:
         try:
             # The score is of the picture that is given, in its 256 levels.
             pictures = (self._pictures(jobs, asked, abandoned) * 255).round() / 255
@@ -128,7 +131,7 @@ class DiffusionBackend:
         except (torch.OutOfMemoryError, MemoryError) as wrong:
             torch.cuda.empty_cache()  # what the failed batch left in pieces, the smaller one needs whole
             raise OutOfMemory(f"{self._model.name}: no memory for a batch of {len(jobs)}: {wrong}") from wrong
-        return [partial(_finished, *each) for each in zip(encodings, scores, flags, strict=True)]
+        return [Undeveloped(*each) for each in zip(encodings, scores, flags, strict=True)]
 
     def _scored(self, pictures: Tensor, jobs: Sequence[Job]) -> Sequence[float | None]:
         return self._scorer(pictures, [job.prompt for job in jobs]) if self._scorer else [None] * len(jobs)
@@ -168,8 +171,9 @@ class DiffusionBackend:
         return pictures
 
 
-def _finished(encoded: Encoded, score: float | None, flagged: bool) -> Picture:
-    return Picture(b"" if flagged else encoded(), score, flagged)
+def _finished(drawn: Drawn) -> Picture:
+    """The picture once it is encoded; one that the safety checker flagged has no bytes."""
+    return Picture(b"" if drawn.flagged else drawn.data, drawn.score, drawn.flagged)
 
 
 def open_diffusion(

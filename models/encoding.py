@@ -62,6 +62,11 @@ class Encoder:
         self._model = model
         self._pool = ThreadPoolExecutor(threads, "encoder") if threads > 0 else None
 
+    @property
+    def threaded(self) -> bool:
+        """Whether pictures are encoded while the caller goes on."""
+        return self._pool is not None
+
     def begin(self, pictures: Tensor, jobs: Sequence[Job]) -> list[Encoded]:
         """Encodings under way, one per job, while the caller goes on.
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.backend import Abandoned, OutOfMemory, Picture, never
+from models.backend import Abandoned, Drawn, OutOfMemory, Picture, never
 from models.diffusion import DiffusionBackend, choose_device, open_diffusion
 from shared.catalog import Cascade
 from shared.errors import ModelError
@@ -212,9 +212,17 @@ class SwappingBackend:
 
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """As the backend does; raises ModelError while it is parked, for there is nothing to draw with."""
+        self._ask_for_weights()
+        return self._backend.draw(jobs, abandoned)
+
+    def draw_ahead(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Drawn]:
+        """As the backend does; raises ModelError while it is parked."""
+        self._ask_for_weights()
+        return self._backend.draw_ahead(jobs, abandoned)
+
+    def _ask_for_weights(self) -> None:
         if self.parked:
             raise ModelError("the model is parked: its weights are not on the device")
-        return self._backend.draw(jobs, abandoned)
 
 
 def open_swapping(cascade: Cascade, stage: Stage, gpu: str | None = None) -> SwappingBackend:

@@ -41,6 +41,7 @@ class Lease:
         self._about |= {"stage": stage, "model": model, "ready": "0", "error": "", "pid": str(os.getpid())}
         self._about |= {"consumer": consumer, "process": identity()}
         self._entries: Sequence[Entry] = ()
+        self._settling: Sequence[Entry] = ()
         self._unwanted: frozenset[str] = frozenset()  # ids of entries in hand that are not ours any more
         self._holds_slot = False
         self._no_slot_before = 0.0
@@ -63,6 +64,10 @@ class Lease:
         """What the worker has in its hands."""
         self._entries = entries
         self._unwanted = frozenset()
+
+    def settle(self, entries: Sequence[Entry]) -> None:
+        """What is drawn and being settled while the worker goes on: it stays ours until then."""
+        self._settling = entries
 
     def abandoned(self, entries: Sequence[Entry]) -> bool:
         """Whether nobody waits for any of these any more, as far as the last beat knew."""
@@ -127,10 +132,11 @@ class Lease:
         holds, entries = self._holds_slot, self._entries
         # Who holds no prompt has nothing to lose but its standing, and there may be hundreds of them: they leave out
         # every other beat. But one that has claimed meanwhile, which renewed its lease, must not wait for two.
-        self._rests = not (entries or self._rests)
+        held = [*entries, *self._settling]
+        self._rests = not (held or self._rests)
         if self._rests:
             return self._period_s
-        renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, entries, holds=holds)
+        renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, held, holds=holds)
         self.note_plan(renewal.plan_version)
         if not renewal.alive and not self._stop:
             self._logger.warning("the lease had run out", extra={"consumer": self.consumer})

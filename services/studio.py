@@ -12,7 +12,7 @@ from logging import Logger
 from statistics import median
 from typing import Final
 
-from models.backend import Abandoned, Backend, OutOfMemory, Parkable, Picture, never
+from models.backend import Abandoned, Ahead, Backend, Drawn, OutOfMemory, Parkable, never
 from services.watchdog import Watchdog
 from shared.asked import alike, asked_of, objection
 from shared.blocklist import blocked_phrase
@@ -28,7 +28,7 @@ MEMORY_PATIENCE_S: Final = 10.0
 PACE_BATCHES: Final = 8  # the pace is their median: one slow batch must not make all prompts look hopeless
 
 
-def scored(picture: Picture) -> bool:
+def scored(picture: Drawn) -> bool:
     """Whether a light picture has a score to decide by."""
     return picture.score is not None and math.isfinite(picture.score)
 
@@ -120,13 +120,14 @@ class Studio:
         if self._ratios:
             self._ratios.popleft()
 
-    def attempt(self, entries: Sequence[Entry], abandoned: Abandoned = never) -> list[Picture] | Exception:
+    def attempt(self, entries: Sequence[Entry], abandoned: Abandoned = never) -> Sequence[Drawn] | Exception:
         """The pictures, or what went wrong; handed over and not raised, so that nothing keeps the model's memory."""
         profiled_s, began = self._profile(len(entries))[-1], time.monotonic()
         slow_s = self._cascade.profile(self._stage, self._gpu).slow_s(len(entries))
+        draw = self._backend.draw_ahead if isinstance(self._backend, Ahead) else self._backend.draw
         try:
             with self._watchdog.over(entries, profiled_s * self._pace(), slow_s) if self._watchdog else nullcontext():
-                pictures = self._backend.draw([entry.job for entry in entries], abandoned)
+                pictures = draw([entry.job for entry in entries], abandoned)
         except Exception as wrong:  # noqa: BLE001 (the edge: whatever a model raises ends its prompt, not the worker)
             return wrong
         if len(pictures) != len(entries):

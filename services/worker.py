@@ -3,7 +3,8 @@
     streams ──claim──> batch ──draw──> pictures ──decide──> hop to heavy, or to the end
 
 It reads only while the plan gives its slot to its stage and it holds the slot's token, and gives the token
-up after the batch in which it saw another plan. A model that waits in host memory for its turn leaves the device
+up after the batch in which it saw another plan. Pictures that are encoded in threads are settled while the next batch
+is drawn. A model that waits in host memory for its turn leaves the device
 before the token is given up, and comes back once it is held.
 """
 
@@ -13,24 +14,28 @@ import time
 import traceback
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from logging import Logger
 from typing import Final
 
-from models.backend import Backend, NobodyWaits, OutOfMemory, Picture, open_backend
+from models.backend import Backend, Drawn, NobodyWaits, OutOfMemory, Undeveloped, open_backend
+from services.finishing import Finishing, Unsettled
+from services.hops import Drawing
 from services.lease import Lease
 from services.settlement import Settlement
-from services.studio import Studio, scored
+from services.studio import Studio
 from services.watchdog import Watchdog
 from shared.broker import Broker
-from shared.cascade import decide, hopeless, lets_go
+from shared.cascade import hopeless, lets_go
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
-from shared.connection import BLOCK_S
+from shared.connection import BLOCK_S, CommandRefused, Unreachable
 from shared.errors import ModelError, SettingsError
 from shared.exchange import Claim, Hop
 from shared.letters import RETRY_OF
 from shared.log import configure
-from shared.messages import REQUEST, TRACEPARENT, UNSAFE, USER, End, Entry, Visit
+from shared.messages import REQUEST, TRACEPARENT, USER, Entry
 from shared.plans import Plan
 from shared.process import Stop, guarded, parting, patiently, until_done
 from shared.schema import Stage
@@ -63,11 +68,13 @@ class Worker:
         self._studio = Studio(settings, stage, cascade, backend, self._broker, logger, watchdog)
         self._allowance_s = settings.deadline_s or cascade.deadline_s
         self._settlement = Settlement(stage, lease, self._broker, self._allowance_s, logger)
+        self._finishing = Finishing(lease)
         self._margin_s = settings.margin_s
 
     def step(self) -> float:
         """One turn: returns the seconds to sleep before the next."""
         if self._shaken:
+            self._settle_up()
             self._settlement.hand_back_all()
         self._shaken = True  # until this turn has gone through
         pause_s = self._turn()
@@ -77,6 +84,7 @@ class Worker:
     def _turn(self) -> float:
         plan = self._current_plan()
         if plan is None or plan.assignment.get(self._lease.slot_name) != self._stage:
+            self._settle_up()
             self._studio.park()
             self._lease.give_up_slot(self._broker)
             self._lease.changed.wait(BLOCK_S)
@@ -100,11 +108,17 @@ class Worker:
         if claim.entries:
             self._serve(claim, plan)
         elif claim.holder and not (claim.broken or others_first):
+            self._settle_up()
             self._broker.wait(self._stage, claim.ask_again_s or BLOCK_S)
         return 0.0
 
     def leave(self) -> None:
         """Give everything back."""
+        try:
+            self._settle_up()
+        except (*Unreachable, CommandRefused) as wrong:
+            self._logger.warning("the last batch was not settled", extra={"reason": str(wrong)})
+            self._shaken = True
         if self._shaken:
             self._settlement.hand_back_all()
         try:
@@ -114,6 +128,8 @@ class Worker:
 
     def die(self) -> None:
         """End the lease with the prompt that broke this worker in hand: it is charged with a death."""
+        with suppress(Unsettled, *Unreachable, CommandRefused):
+            self._finishing.wait()
         self._lease.end(self._broker)
 
     def _current_plan(self) -> Plan | None:
@@ -196,12 +212,28 @@ class Worker:
         if isinstance(drawn, Exception):
             self._spoilt(entries, drawn)
             return
-        finished = time.time()
-        hops = [
-            self._hop(entry, picture, plan, waiting, (started + offset_s, finished + offset_s), len(entries))
-            for entry, picture in zip(entries, drawn, strict=True)
-        ]
+        times = started + offset_s, time.time() + offset_s
+        drawing = Drawing(self._stage, self._lease.consumer, plan, waiting, *times)
+        if any(isinstance(picture, Undeveloped) for picture in drawn):
+            self._settle_up()
+            self._finishing.begin(entries, partial(self._settle, drawing, entries, drawn))
+        else:
+            self._settlement.commit(drawing.hops(entries, drawn))
+
+    def _settle(self, drawing: Drawing, entries: Sequence[Entry], drawn: Sequence[Drawn]) -> None:
+        """Wait for the encoding, and commit; in the thread of who finishes."""
+        try:
+            hops = drawing.hops(entries, drawn)
+        except Exception as wrong:  # the edge: what an encoder raises spoils its batch, not the worker
+            raise Unsettled(entries, wrong) from wrong
         self._settlement.commit(hops)
+
+    def _settle_up(self) -> None:
+        """Wait until the last batch is settled; pictures that could not be encoded count as not drawn."""
+        try:
+            self._finishing.wait()
+        except Unsettled as failed:
+            self._spoilt(failed.entries, failed.wrong)
 
     def _draw_smaller(self, entries: Sequence[Entry], plan: Plan, waiting: int, offset_s: float) -> None:
         """A batch that does not fit the memory, in halves; no batch of this model will be larger on such a GPU."""
@@ -212,27 +244,6 @@ class Worker:
             self._settlement.let_go(late)
             if live:
                 self._draw(live, plan, waiting, offset_s)
-
-    def _hop(
-        self, entry: Entry, picture: Picture, plan: Plan, waiting: int, span: tuple[float, float], batch: int
-    ) -> Hop:
-        started, finished = span
-        sound = self._stage == "heavy" or scored(picture)
-        visit = Visit(self._stage, self._lease.consumer, started, finished, batch, picture.score if sound else None)
-        done = Entry(entry.priority, entry.entry_id, entry.job.visited(visit))
-        if picture.flagged:  # the same seed would give the same picture: there is nothing to try again
-            told = f"the safety checker flagged the {self._stage} picture"
-            # A light picture that it let pass is never thrown away.
-            end: End = "light" if entry.job.light_visit else "failed"
-            return Hop(done, end, UNSAFE, b"", visit.gpu_s, reason=told)
-        if not sound:
-            wrong = f"score is {picture.score}"
-            return Hop(done, "failed", "error", b"", visit.gpu_s, reason=wrong, blamed=True)
-        if self._stage == "heavy":
-            return Hop(done, "heavy", entry.job.route, picture.data, visit.gpu_s)
-        job = entry.job
-        why = decide(picture.score or 0.0, job.id, job.route, job.deadline - finished, waiting, plan)
-        return Hop(done, None if why == "escalate" else "light", why, picture.data, visit.gpu_s)
 
     def _spoilt(self, entries: Sequence[Entry], wrong: Exception) -> None:
         """A batch that raised: alone, the prompt fails with the reason; in company, each is tried alone."""

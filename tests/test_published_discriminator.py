@@ -101,6 +101,11 @@ def test_other_weights_are_named(tmp_path: Path, content: object, said: str) -> 
         take_over(tmp_path / "other.pt", tmp_path / "out", Preparation())
 
 
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no such file"):
+        take_over(tmp_path / "absent.pt", tmp_path / "out", Preparation())
+
+
 def test_a_folder_of_pickles_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "efficientnet"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")

@@ -21,7 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": {"planner", "shared", "models", "traces", "services", "analysis"},
 }
 # Five files, one process; a package is one service anyway.
-ONE_SERVICE = {f"services.{part}": "worker" for part in ("lease", "settlement", "studio", "watchdog", "worker")}
+ONE_SERVICE = {
+    f"services.{part}": "worker"
+    for part in ("finishing", "hops", "lease", "settlement", "studio", "watchdog", "worker")
+}
 LONGEST_FILE, LONGEST_FUNCTION = 300, 45
 FOLDERS = {
     "services",

@@ -49,6 +49,8 @@ def read_published(path: Path) -> EfficientNetV2S:
 
 
 def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file")
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
         if strange := [name for name in named if not _LAYERS.fullmatch(name)]:
