@@ -32,6 +32,7 @@ STOP_WAIT_S: Final = 15
 OWN_ADDRESS: Final = "REDIS_URL_"  # with a service's name in capitals: the address it uses instead of REDIS_URL
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 PROCESSOR: Final = "cpu"  # the GPU type of a slot that has none
+SHARES: Final = f"{PREFIX}SHARES"
 STANDARD_OUTPUT: Final = Path("/dev/fd/1")
 _DEVICE: Final = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
@@ -122,7 +123,7 @@ def configuration(
     workers = [(slot, stage) for slot in range(slots) for stage in STAGES]
     for slot, stage in workers:
         command = f"{yielding}{python} -m services.worker --stage {stage} --slot {slot}"
-        seen = {VISIBLE: devices[slot]} if devices else {}
+        seen = {VISIBLE: devices[slot], SHARES: str(devices.count(devices[slot]))} if devices else {}
         text += _program(program(slot, stage), command, logs, own.get("worker", {}) | seen, worker=True)
     # One group: supervisor stops groups one after the other, and what is in one at once.
     return text + _GROUP.format(programs=",".join(program(*each) for each in workers))
