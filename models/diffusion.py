@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ Scorer = Callable[[Tensor, Sequence[str]], list[float]]  # pictures and their pr
 Checker = Callable[[Tensor], list[bool]]
 
 _logger: Final = logging.getLogger("cascade")
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
 DRAWINGS_TO_RECORD: Final = 3  # of each size, before the graphs of a compiled pipeline are there
 
@@ -216,8 +218,11 @@ def choose_device(gpu: str | None) -> torch.device:
     if gpu == "cpu" or (gpu is None and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
+        seen = os.environ.get(VISIBLE)
+        among = "" if seen is None else f" ({VISIBLE}={seen}: is there such a GPU?)"
         raise ModelError(
-            f"GPU type {gpu!r} is asked for, but torch sees no CUDA device here; use --gpu cpu, or CASCADE_GPU=cpu"
+            f"GPU type {gpu!r} is asked for, but torch sees no CUDA device here{among}; "
+            "use --gpu cpu, or CASCADE_GPU=cpu"
         )
     return torch.device("cuda")
 

@@ -40,9 +40,12 @@ class Beat:
 
     def _write(self, text: str, now_s: float) -> None:
         self._written, self._said = now_s, text
-        if self._file is not None:
-            with suppress(OSError):  # an old file says it: a full disk must not end the service
-                self._file.write_text(text)
+        if self._file is None:
+            return
+        draft = self._file.with_name(f".{self._file.name}")
+        with suppress(OSError):  # an old file says it: a full disk must not end the service
+            draft.write_text(text)
+            draft.replace(self._file)  # a check that looks meanwhile must not find it empty
 
 
 SILENT: Final = Beat(None, "")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,9 +16,9 @@ from deploy.supervision import HEAD as HEADS_SERVICES
 from deploy.supervision import ROOT, STOP_WAIT_S
 from shared.broker import Broker
 from shared.config import PREFIX, Settings
-from shared.embedded import server_binaries, version_of
+from shared.embedded import server_binaries
 from shared.errors import CascadeError
-from shared.process import die_with_parent
+from tests.composed import answers, broker_as, redis_of_the_head
 from tests.composing import (
     CPU_NODE,
     DEMANDED,
@@ -38,7 +35,6 @@ from tests.composing import (
     started,
 )
 from tests.processes import until
-from tests.servers import free_port
 
 ALL = [(file, name) for file in FILES for name in services(file)]
 OURS = [(file, name) for file, name in ALL if name not in ("redis", "prometheus", "grafana")]
@@ -155,41 +151,6 @@ def test_the_gateway_asks_for_keys_which_may_change_while_it_runs() -> None:
     gateway = services(HEAD)["gateway"]
     keys = Path(gateway["command"][gateway["command"].index("--http-keys") + 1])
     assert keys.parent == Path(gateway["volumes"][0]["target"]), "a mounted file would not change with the one outside"
-
-
-@contextmanager
-def redis_of_the_head(where: Path) -> Iterator[tuple[int, dict[str, Path | str]]]:
-    """The compose file's Redis as a process, with new secrets; its port, and this machine's places."""
-    binary = next((each for each in server_binaries() if version_of(each) >= (7,)), None)
-    if binary is None:
-        pytest.skip("the access lists of the compose file are for Redis 7, and there is none here")
-    make_secrets(where / "secrets", "cascade", SERVER)
-    (where / "data").mkdir()
-    port = free_port()
-    places: dict[str, Path | str] = {"/run/secrets": where / "secrets", "/data": where / "data"}
-    command = here(services(HEAD)["redis"]["command"], places)
-    assert command[0] == "redis-server"
-    with (where / "redis.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(binary), *command[1:], "--port", str(port)], stdout=log, stderr=log, preexec_fn=die_with_parent
-        )
-    try:
-        yield port, places
-    finally:
-        process.kill()
-        process.wait()
-
-
-def broker_as(user: str, port: int, file: Path) -> Broker:
-    return Broker(Settings(redis_url=f"redis://{user}@127.0.0.1:{port}/0?password_file={file}"))
-
-
-def answers(broker: Broker) -> bool:
-    try:
-        broker.check()
-    except CascadeError:
-        return False
-    return True
 
 
 def test_redis_answers_its_users_alone_and_keeps_to_what_the_file_says(tmp_path: Path) -> None:
