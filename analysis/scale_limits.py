@@ -1,7 +1,7 @@
 """What one Redis carries: what prompts, pictures and idle workers take of it, and which limit a fleet meets first.
 
-The costs are those that `make bench BENCH="queue polling"` measured, in `results/bench.csv`; how much a fleet draws is what the
-profiles say. All of it is arithmetic: it tells where to look, not what a machine of yours will do.
+The costs are those that `make bench BENCH="queue polling"` measured, in `results/bench.csv`; how much a fleet draws is
+what the profiles say. All of it is arithmetic: it tells where to look, not what a machine of yours will do.
 """
 
 from __future__ import annotations

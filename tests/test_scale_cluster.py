@@ -100,6 +100,20 @@ def test_a_slot_that_moves_takes_its_deployment_along(nodes: Cluster) -> None:
     assert keys_at(nodes, target, "moving")
 
 
+def test_a_node_that_ends_after_it_gave_the_slot_away_is_not_sought_for_ever() -> None:
+    with cluster(BINARIES[0]) as nodes:
+        slot = hash_slot("{left}:due")
+        old = nodes.owner(slot)
+        told_of, new = (node for node in nodes.nodes if node is not old)
+        broker = Broker(through(told_of, "left"))
+        publish(broker)
+        assert port_of(broker) == old.port
+        nodes.move(slot, new)
+        old.stop()
+        assert publish(broker, "after").status == "published"
+        assert port_of(broker) == new.port
+
+
 def test_a_person_is_told_where_a_deployment_lies(nodes: Cluster) -> None:
     settings = through(elsewhere(nodes, "asked"), "asked")
     command = [sys.executable, "-m", "services.ctl", "where"]
