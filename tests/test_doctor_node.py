@@ -164,7 +164,8 @@ def catalog(tmp_path: Path) -> str:
     rows = "model,gpu,batch,p50_s,p95_s,memory_gib,ceiling,source\n"
     rows += "".join(f"absent,{gpu},1,0.1,0.1,,4,made up\n" for gpu in ("cpu", "h200"))
     (tmp_path / "profiles" / "absent.csv").write_text(rows)
-    curve = "selector,heavy_share,fid,accuracy,source\n" + "discriminator,0.0,5.0,0.6,made up\n" + "discriminator,1.0,4.0,0.7,made up\n"
+    curve = "selector,heavy_share,fid,accuracy,source\n"
+    curve += "discriminator,0.0,5.0,0.6,made up\ndiscriminator,1.0,4.0,0.7,made up\n"
     (tmp_path / "quality" / "here.csv").write_text(curve)
     (tmp_path / "scorer" / "model.safetensors").touch()
     return str(tmp_path / "catalog.toml")
