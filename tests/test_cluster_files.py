@@ -159,7 +159,7 @@ def test_the_accounts_see_what_is_lost_answered_twice_late_or_never_heard_of() -
     drill = SimpleNamespace(
         witness=SimpleNamespace(outcomes=answers),
         offering=SimpleNamespace(said=dict.fromkeys(["p1", "p2", "p3", "p4"], "accepted"), refused=0),
-        clients=SimpleNamespace(asked=1, again=5, unheard=["0: timed out"]),
+        clients=SimpleNamespace(asked=1, answered=0, again=5, refused=[], unheard=["0: timed out"]),
         cluster=SimpleNamespace(
             observer=SimpleNamespace(plans=lambda *_: (PLANS, "")), settings=SimpleNamespace(plan_period_s=1.0)
         ),
@@ -169,7 +169,7 @@ def test_the_accounts_see_what_is_lost_answered_twice_late_or_never_heard_of() -
     )
     drill.offering.accepted = set(drill.offering.said)
     found = judged(cast(Drill, drill), SCENARIOS["node"])
-    assert found.lost == 2
+    assert found.lost == ("p3", "p4")
     assert found.broken[:5] == (
         "something else",
         "2 lost: ['p3', 'p4']",
