@@ -237,6 +237,13 @@ class Connection:
         whole, micro = self.client.time()
         return whole + micro / 1e6
 
+    def node(self) -> str:
+        """Where connections lead: in a cluster, to the node that holds the deployment."""
+        pool: Any = self.client.connection_pool
+        connection = pool.get_connection()
+        pool.release(connection)
+        return self.address if self.address.startswith("unix") else f"{connection.host}:{connection.port}"
+
     def close(self) -> None:
         """Close the connections."""
         self.client.close()

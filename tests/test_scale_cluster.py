@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.runner import environment_of
+from deploy.supervision import ROOT
 from shared.broker import Broker
 from shared.cluster import HASH_SLOTS, hash_slot
 from shared.config import Settings
@@ -95,6 +100,29 @@ def test_a_slot_that_moves_takes_its_deployment_along(nodes: Cluster) -> None:
     assert keys_at(nodes, target, "moving")
 
 
+def test_a_node_that_ends_after_it_gave_the_slot_away_is_not_sought_for_ever() -> None:
+    with cluster(BINARIES[0]) as nodes:
+        slot = hash_slot("{left}:due")
+        old = nodes.owner(slot)
+        told_of, new = (node for node in nodes.nodes if node is not old)
+        broker = Broker(through(told_of, "left"))
+        publish(broker)
+        assert port_of(broker) == old.port
+        nodes.move(slot, new)
+        old.stop()
+        assert publish(broker, "after").status == "published"
+        assert port_of(broker) == new.port
+
+
+def test_a_person_is_told_where_a_deployment_lies(nodes: Cluster) -> None:
+    settings = through(elsewhere(nodes, "asked"), "asked")
+    command = [sys.executable, "-m", "services.ctl", "where"]
+    environment = {**os.environ, **environment_of(settings)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    slot = hash_slot("{asked}:due")
+    assert done.stdout == f"asked: hash slot {slot}, on 127.0.0.1:{nodes.owner(slot).port}, a node of a cluster\n"
+
+
 def port_of(broker: Broker) -> int:
     """Where the broker's connections lead."""
     facts: Any = broker.client.info("server")
@@ -111,3 +139,4 @@ def test_the_slot_is_the_servers(nodes: Cluster, text: str) -> None:
 def test_a_server_alone_is_no_cluster(server: EmbeddedRedis) -> None:
     connection = Connection(Settings(redis_url=server.url))
     assert connection.now() > 0
+    assert connection.node() == connection.address
