@@ -22,7 +22,7 @@ from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
 from shared.connection import CommandRefused
-from shared.incarnation import Deaths
+from shared.incarnation import Deaths, machine
 from shared.log import configure
 from shared.observer import Observer, knows_its_place
 from shared.plans import Plan, Slot
@@ -221,6 +221,7 @@ class Agent:
     def _about(self, listing: Mapping[str, str]) -> dict[str, str]:
         settings = self._settings
         about = {"name": settings.node, "slots": str(settings.slots), "gpu": settings.gpu or ""}
+        about["machine"] = machine()  # two of one name are told apart by it
         about["resident"] = "1" if settings.resident else "0"  # host: both processes run, too
         return about | dict(listing)
 

@@ -11,6 +11,7 @@ from logging import Logger
 from services.lease import Lease
 from shared.broker import Broker, HopsRefused
 from shared.connection import CommandRefused
+from shared.errors import NewerEntry
 from shared.exchange import Broken, Hop
 from shared.messages import Entry
 from shared.schema import Stage
@@ -36,12 +37,24 @@ class Settlement:
             self._set_aside(wrong.entries, wrong)
 
     def fail(self, broken: Broken) -> None:
-        """End a malformed entry."""
+        """End a malformed entry; one of a newer version is kept for whoever can read it."""
+        if isinstance(broken.error, NewerEntry) and self._kept(broken, broken.error.major):
+            return
         self._logger.warning("malformed entry", extra={"entry": broken.entry_id, "reason": str(broken.error)})
         try:
             self._broker.fail(self._stage, self._consumer, broken, self._allowance_s)
         except CommandRefused as wrong:
             self._set_aside([broken], wrong)
+
+    def _kept(self, broken: Broken, major: int) -> bool:
+        try:
+            kept = self._broker.keep_for(self._stage, self._consumer, broken, major, self._allowance_s)
+        except CommandRefused as wrong:
+            self._set_aside([broken], wrong)
+            return True
+        if kept:
+            self._logger.info("kept for a newer worker", extra={"entry": broken.entry_id, "major": major})
+        return kept
 
     def adopted(self, entry: Entry) -> Entry | None:
         """The entry with what a hand-written one lacks; None where Redis refuses it for now."""

@@ -7,22 +7,29 @@ reading for planners and people is in `observer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from shared.admission import Admission, packed
 from shared.config import Settings
 from shared.connection import BLOCK_S, Argument, CommandRefused
 from shared.errors import MalformedEntry
 from shared.exchange import Broken, Claim, Hop, flatten
+from shared.letters import beside, id_or_none, left_of
 from shared.messages import Entry, Job, Wire
 from shared.pictures import open_pictures
-from shared.schema import GROUP, LETTER_LIMIT, MESSAGE_LIMIT, RETRY_MS, RETURNED, SUSPECT, VALUE_LIMIT, Stage, node_of
+from shared.schema import (
+    GROUP,
+    MESSAGE_LIMIT,
+    RETRY_MS,
+    RETURNED,
+    SUSPECT,
+    Stage,
+    kept_for,
+)
 from shared.standing import UNREADABLE
-from shared.wire import integer_or, read_id
-
-LETTER_FIELDS: Final = 64  # that a dead letter keeps of a malformed entry
+from shared.wire import integer_or
 
 
 class HopsRefused(CommandRefused):
@@ -177,19 +184,34 @@ class Broker(Admission):
             head = [hop.entry.priority, hop.entry.entry_id, job.id, hop.end or "", hop.why, hop.picture, hop.gpu_s]
             fields = flatten(job.wire()) if hop.fields is None else hop.fields
             stated = [*fields, "reason", hop.reason] if hop.reason else fields
-            rows.append([*head, score, stated, _letter(hop, consumer)])
+            rows.append([*head, score, stated, beside(hop, consumer)])
         arguments: list[Argument] = [consumer, self._ttl_ms, self.settings.done_keep_s, packed(rows)]
         return cast(list[Any], self.run("commit", keys, arguments))
 
     def fail(self, stage: Stage, consumer: str, broken: Broken, allowance_s: float) -> None:
         """End a malformed entry as failed; its own bytes go to the dead letters."""
         raw = broken.error.fields
-        given = Job(_id_or_none(raw), "", 0.0, 0.0)
-        entry = self.adopt(stage, Entry(broken.priority, broken.entry_id, given), allowance_s)
+        entry = self._adopt_broken(stage, broken, allowance_s)
         job = entry.job
         stated: Wire = {"id": job.id, "published": f"{job.published:.6f}", "deadline": f"{job.deadline:.6f}"}
         stated |= {"reason": broken.error.reason[:500], "stage": stage}
-        self.commit(stage, consumer, [Hop(entry, "failed", "malformed", fields=flatten(stated) + _kept(raw, stated))])
+        self.commit(stage, consumer, [Hop(entry, "failed", "malformed", fields=flatten(stated) + left_of(raw, stated))])
+
+    def keep_for(self, stage: Stage, consumer: str, broken: Broken, major: int, allowance_s: float) -> bool:
+        """Let an entry wait for workers of a major version; False where it is no open prompt's.
+
+        Should no such worker come, the keeper settles it at its deadline, like any other that waits. What is no open
+        prompt's nobody would end.
+        """
+        prompt_id = self._adopt_broken(stage, broken, allowance_s).job.id
+        if self._of_records([prompt_id], "entry")[prompt_id] != broken.entry_id:
+            return False
+        self._hand_back(stage, consumer, kept_for(major), RETRY_MS, [broken])
+        return True
+
+    def _adopt_broken(self, stage: Stage, broken: Broken, allowance_s: float) -> Entry:
+        given = Job(id_or_none(broken.error.fields), "", 0.0, 0.0)
+        return self.adopt(stage, Entry(broken.priority, broken.entry_id, given), allowance_s)
 
     def hand_back(self, stage: Stage, consumer: str, entries: Iterable[Entry], *, suspect: bool = False) -> int:
         """Return entries to the queue at their old place; suspect ones are drawn alone from then on."""
@@ -266,29 +288,3 @@ def _may_put(hop: Hop, consumer: str, record: Any, pending: Any) -> bool:
     if pending:
         return not state or (state == "open" and entry == hop.entry.entry_id)
     return entry == hop.entry.entry_id and overtaken == consumer
-
-
-def _id_or_none(raw: Mapping[bytes, bytes]) -> str:
-    """A malformed entry's own id; an id that is malformed itself is replaced by the entry's."""
-    try:
-        return read_id(raw.get(b"id", b""))
-    except ValueError:
-        return ""
-
-
-def _kept(raw: Mapping[bytes, bytes], stated: Wire) -> list[str | bytes]:
-    """What a dead letter keeps of a malformed entry's own fields: the first ones, each cut, and all of them too."""
-    kept: list[str | bytes] = []
-    room = LETTER_LIMIT
-    for name, value in list(raw.items())[:LETTER_FIELDS]:
-        pair = name[:VALUE_LIMIT], value[:VALUE_LIMIT]
-        if name.decode(errors="replace") not in stated and (room := room - sum(map(len, pair))) >= 0:
-            kept += pair
-    return kept
-
-
-def _letter(hop: Hop, consumer: str) -> list[str]:
-    """What the dead letter says beside the outcome; nothing where the prompt was not to blame for anything."""
-    if not hop.blamed:
-        return []
-    return ["node", node_of(consumer), "worker", consumer, "traceback", hop.traceback]

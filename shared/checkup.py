@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from shared.address import without_secrets
 from shared.config import Settings
-from shared.connection import CommandRefused, Connection, Unreachable
+from shared.connection import ANSWER_S, CommandRefused, Connection, Unreachable
 from shared.errors import ServerUnfit
 
 SAMPLES: Final = 5  # of the clock; the one that came back soonest counts
 # How a stranger is refused: he must name himself, or comes from elsewhere to a server in protected mode.
 _TURNED_AWAY: Final = ("NOAUTH", "Authentication required", "NOPERM", "DENIED")
+_WRONG_PASSWORD: Final = ("WRONGPASS", "invalid username-password", "invalid password")
 _CREDENTIALS: Final = frozenset({"username", "password", "password_file"})
 
 
@@ -49,6 +53,65 @@ def clock_offset(connection: Connection) -> tuple[float, float]:
         samples.append((half_s, sent + half_s - told))
     within_s, offset_s = min(samples)
     return offset_s, within_s
+
+
+def node_facts(connection: Connection, name: str) -> dict[str, str]:
+    """What a node's agent says of it, empty where there is none; raises CommandRefused where we may not ask."""
+    client: Any = connection.client
+    told: Mapping[bytes, bytes] = client.hgetall(connection.keys.node(name))
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in told.items()}
+
+
+def has_plan(connection: Connection) -> bool:
+    """Whether a plan is in force; raises CommandRefused where we may not ask."""
+    client: Any = connection.client
+    return bool(client.hgetall(connection.keys.plan))
+
+
+def turned_away(wrong: Exception) -> bool:
+    """Whether the server answered, but not us."""
+    said = f"{_code(wrong)} {wrong}"
+    return any(word in said for word in (*_TURNED_AWAY, *_WRONG_PASSWORD))
+
+
+def remedy(url: str, wrong: Exception) -> str:
+    """In one line why this machine gets nothing of the server at that address, and what to do."""
+    said, parts = f"{_code(wrong)} {wrong}", urlsplit(url)
+    place = without_secrets(url)
+    if any(word in said for word in _WRONG_PASSWORD):
+        return f"{place} turns {_user_of(url)}: put the right ones into REDIS_URL (deploy/redis/README.md)"
+    if any(word in said for word in _TURNED_AWAY):
+        return f"{place} asks for a name and a password: give them as ...//USER@HOST/0?password_file=FILE in REDIS_URL"
+    for cause in _causes(wrong):
+        if isinstance(cause, socket.gaierror | UnicodeError):
+            return f"{place}: no host is called {parts.hostname}: mend it in REDIS_URL, or in this machine's DNS"
+        if isinstance(cause, ConnectionRefusedError):
+            return f"{place}: nothing listens there: start Redis, or mend host and port in REDIS_URL"
+        if isinstance(cause, TimeoutError):
+            return f"{place} is silent for {ANSWER_S:.0f} s: mend the host in REDIS_URL, or the firewalls between"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"{place}: {cause.verify_message}: name who vouches for it with ssl_ca_certs=FILE in REDIS_URL"
+        if isinstance(cause, OSError) and cause.filename:
+            return f"{place}: {cause.filename}: {cause.strerror}: mend the path in REDIS_URL, or the file"
+    return " ".join(str(wrong).split())
+
+
+def _user_of(url: str) -> str:
+    user = urlsplit(url).username or "default"
+    if user in (*WRITES, "admin"):
+        return f"user {user} away: its password is wrong, or it has no such user"
+    known = ", ".join(sorted((*WRITES, "admin")))
+    return f"user {user} away: our users are {known}, so the name is wrong, or else the password"
+
+
+def _causes(wrong: BaseException) -> Iterator[BaseException]:
+    """What went wrong, and what that came from."""
+    found: BaseException | None = wrong
+    for _ in range(8):
+        if found is None:
+            return
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def answers_anybody(settings: Settings) -> bool | None:

@@ -3,6 +3,7 @@
 CascadeError                 anything a user can mend; services print it as one line and end with exit code 2
  ├─ SettingsError            a setting, table or trace is wrong; names the file, line and field
  ├─ MalformedEntry           a stream entry that is no prompt; carries its bytes
+ │   └─ NewerEntry           ... to this version: one of that major may read it
  ├─ PlanUnreadable           what stands in Redis as the plan is none; carries its version
  ├─ ServerUnfit              Redis is too old, or does not let us in
  │   └─ ServerAway           Redis is absent, loads its files or is a replica: waiting may mend it
@@ -52,3 +53,11 @@ class MalformedEntry(CascadeError):
         super().__init__(reason)
         self.reason = reason
         self.fields = dict(fields)
+
+
+class NewerEntry(MalformedEntry):
+    """An entry of a `major` version that came after ours."""
+
+    def __init__(self, reason: str, fields: Mapping[bytes, bytes], major: int) -> None:
+        super().__init__(reason, fields)
+        self.major = major

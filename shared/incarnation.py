@@ -24,6 +24,11 @@ def identity() -> str:
     return f"{place} {os.getpid()} {own[_STARTED]}" if place and own else ""
 
 
+def machine() -> str:
+    """This machine since it was started, the same in all its containers; empty where the system does not tell."""
+    return _place().partition(" ")[0]
+
+
 def ended(known: str) -> bool:
     """Whether the process of that identity has surely ended; False wherever this process can't know."""
     try:

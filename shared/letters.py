@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.errors import CascadeError, MalformedEntry
-from shared.exchange import Publication
-from shared.messages import Job, Visit, readable_visits
+from shared.exchange import Hop, Publication
+from shared.messages import Job, Visit, Wire, readable_visits
 from shared.observer import Observer
-from shared.schema import DEAD_KEPT
-from shared.wire import integer_or
+from shared.schema import DEAD_KEPT, LETTER_LIMIT, VALUE_LIMIT, node_of
+from shared.wire import integer_or, read_id
 
+FIELDS_KEPT: Final = 64  # of a malformed entry
 RETRY_OF: Final = b"retry_of"  # field of a prompt's entry: the id of the failed one that it repeats
 # What a letter says of the end; the rest are the prompt's own fields.
 _OF_THE_END: Final = frozenset(
@@ -96,3 +97,29 @@ def _seconds(text: bytes | None) -> float:
         return float(text or 0.0)
     except ValueError:
         return 0.0
+
+
+def id_or_none(raw: Mapping[bytes, bytes]) -> str:
+    """A malformed entry's own id; an id that is malformed itself is replaced by the entry's."""
+    try:
+        return read_id(raw.get(b"id", b""))
+    except ValueError:
+        return ""
+
+
+def left_of(raw: Mapping[bytes, bytes], stated: Wire) -> list[str | bytes]:
+    """What a letter keeps of a malformed entry's own fields: the first ones, each cut, and all of them too."""
+    kept: list[str | bytes] = []
+    room = LETTER_LIMIT
+    for name, value in list(raw.items())[:FIELDS_KEPT]:
+        pair = name[:VALUE_LIMIT], value[:VALUE_LIMIT]
+        if name.decode(errors="replace") not in stated and (room := room - sum(map(len, pair))) >= 0:
+            kept += pair
+    return kept
+
+
+def beside(hop: Hop, consumer: str) -> list[str]:
+    """What a letter says beside the outcome; nothing where the prompt was not to blame for anything."""
+    if not hop.blamed:
+        return []
+    return ["node", node_of(consumer), "worker", consumer, "traceback", hop.traceback]

@@ -14,11 +14,10 @@ from typing import Any, Final, Literal, cast
 import msgpack
 
 from shared.errors import MalformedEntry
-from shared.schema import NORMAL, Stage
+from shared.schema import NORMAL, VERSION, Stage
 from shared.wire import (
     ITEM_LIMIT,
     UNPACK_ERRORS,
-    VERSION,
     check_size,
     check_version,
     finite,
@@ -107,7 +106,7 @@ class Job:
         """
         try:
             check_size(raw)
-            check_version(raw.get(b"version", _VERSION))
+            check_version(raw)
             return cls(
                 id=read_id(raw.get(b"id", b"")),
                 prompt=read_prompt(raw[b"prompt"]),
@@ -216,7 +215,6 @@ class Outcome:
         return sum(visit.gpu_s for visit in self.visits)
 
 
-_VERSION: Final = VERSION.encode()
 _KNOWN: Final = frozenset(b"version id prompt published deadline seed route priority parameters visits".split())
 
 

@@ -18,7 +18,7 @@ from shared.messages import Outcome
 from shared.orders import Deed
 from shared.pictures import open_pictures
 from shared.plans import Plan, Slot
-from shared.schema import CLASSES, GROUP, NORMAL, RETURNED, STAGES, SUSPECT, Keys, Stage, node_of
+from shared.schema import CLASSES, GROUP, NORMAL, STAGES, Keys, Stage, node_of, reserved
 from shared.standing import read_ceiling
 from shared.wire import finite, integer_or
 
@@ -91,7 +91,7 @@ class Observer:
             except CommandRefused:  # the group is gone; whoever claims next makes it again
                 continue
             names += [row["name"].decode(errors="replace") for row in rows]
-        return [name for name in names if name not in (RETURNED, SUSPECT) and (not node or node_of(name) == node)]
+        return [name for name in names if not reserved(name) and (not node or node_of(name) == node)]
 
     def ceilings(self, models: Mapping[Stage, str], gpus: Iterable[str]) -> dict[Stage, dict[str, int]]:
         """The most prompts of a batch by stage and GPU type, where a larger one did not fit the memory."""
@@ -286,7 +286,7 @@ def _open_prompt(prompt_id: bytes, deadline: float, record: Sequence[bytes | Non
 
 
 def _pending(summary: Any) -> tuple[int, int]:
-    back = sum(row["pending"] for row in summary["consumers"] if row["name"].decode() in (RETURNED, SUSPECT))
+    back = sum(row["pending"] for row in summary["consumers"] if reserved(row["name"].decode()))
     return summary["pending"], back
 
 

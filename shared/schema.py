@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+# Of messages. A newer minor adds fields, which older ones pass on unread; a newer major changes what is there, and its
+# messages wait for a worker that knows it. OLDEST_MAJOR: what is read; before it, all nodes had to be upgraded.
+VERSION: Final = "1.0"
+MAJOR: Final = int(VERSION.partition(".")[0])
+OLDEST_MAJOR: Final = 1
+
 Stage = Literal["light", "heavy"]
 STAGES: Final[tuple[Stage, ...]] = ("light", "heavy")
 
@@ -22,6 +28,19 @@ GROUP: Final = "workers"
 RETURNED: Final = "returned"
 SUSPECT: Final = "suspect"
 RETRY_MS: Final = 1_000
+# Entries of a newer major version wait under a consumer of their own, where only workers of that version look. No
+# node's name has a colon.
+KEPT_FOR: Final = "version:"
+
+
+def kept_for(major: int) -> str:
+    """The reserved consumer of the entries that wait for workers of a major version."""
+    return f"{KEPT_FOR}{major}"
+
+
+def reserved(consumer: str) -> bool:
+    """Whether what a consumer holds waits, because it is no worker."""
+    return consumer in (RETURNED, SUSPECT) or consumer.startswith(KEPT_FOR)
 
 
 def node_of(consumer: str) -> str:
@@ -55,6 +74,8 @@ SHARED_WITH_SCRIPTS: Final[dict[str, str | int | float]] = {
     "GROUP": GROUP,
     "RETURNED": RETURNED,
     "SUSPECT": SUSPECT,
+    "KEPT_FOR": KEPT_FOR,
+    "OURS": kept_for(MAJOR),
     "RETRY_MS": RETRY_MS,
     "MESSAGE_LIMIT": MESSAGE_LIMIT,
     "LOOK_LIMIT": LOOK_LIMIT,

@@ -20,11 +20,10 @@ from shared.schema import (
     GROUP,
     NODE_TTL_S,
     NORMAL,
-    RETURNED,
     STAGES,
-    SUSPECT,
     Stage,
     node_of,
+    reserved,
 )
 from shared.wire import integer_or
 
@@ -105,7 +104,7 @@ class Standing(Connection):
                 continue
             rows: Any = reply if sweep else reply["consumers"]
             found |= {cast(bytes, row["name"]).decode(): None for row in rows}
-        return [name for name in found if name not in (RETURNED, SUSPECT)]
+        return [name for name in found if not reserved(name)]
 
     def _mend(self, refused: Exception) -> None:
         """Make groups that are gone again; raises what cannot be mended."""

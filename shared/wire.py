@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import msgpack
 
-from shared.errors import MalformedEntry
-from shared.schema import CLASSES, MESSAGE_LIMIT
+from shared.errors import MalformedEntry, NewerEntry
+from shared.schema import CLASSES, MAJOR, MESSAGE_LIMIT, OLDEST_MAJOR
 
-VERSION: Final = "1.0"
 PROMPT_LIMIT: Final = 4_000  # characters; longer prompts are malformed, no text encoder reads so far
 ID_LIMIT: Final = 200  # characters; an id is a part of keys and of file names
 FIELD_LIMIT: Final = 256  # thousands would overflow Lua's stack in every later hop
@@ -34,7 +33,8 @@ GUIDANCE: Final = (0.0, 50.0)
 ROUTES: Final = ("cascade", "light", "heavy")
 _ROUTES: Final = {route.encode(): route for route in ROUTES}
 _CLASSES: Final = {str(each).encode(): each for each in CLASSES}
-_MAJOR: Final = VERSION.split(".")[0].encode()
+_MAJOR: Final = str(MAJOR).encode()
+_MAJOR_DIGITS: Final = 3
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab and the ends of lines
 _CONTROL_OR_BREAK: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 UNPACK_ERRORS: Final = (ValueError, TypeError, msgpack.UnpackException, RecursionError)
@@ -86,8 +86,16 @@ def _check_bounds(name: str, value: object, bounds: tuple[float, float]) -> None
         raise ValueError(f"{name} is {value!r}"[:80] + f"; it must be from {bounds[0]} to {bounds[1]}")
 
 
-def check_version(version: bytes) -> None:
-    if version.split(b".", 1)[0] != _MAJOR:
+def check_version(raw: Mapping[bytes, bytes]) -> None:
+    """Raise NewerEntry where the message's major version came after ours, ValueError where nobody reads it any more."""
+    version = raw.get(b"version", _MAJOR)
+    text = version.split(b".", 1)[0]
+    if text == _MAJOR:
+        return
+    major = int(text) if text.isdigit() and len(text) <= _MAJOR_DIGITS else 0
+    if major > MAJOR:
+        raise NewerEntry(f"version {version[:20].decode(errors='replace')} is read by newer workers only", raw, major)
+    if major < OLDEST_MAJOR:
         raise ValueError(f"unknown major version {version[:20]!r}")
 
 

@@ -45,13 +45,15 @@ def from_a_terminal() -> None:
 
 
 @contextmanager
-def service(settings: Settings, name: str, *options: str, log: Path | None = None) -> Iterator[Process]:
-    """A service as a process of its own, killed in the end."""
+def service(
+    settings: Settings, name: str, *options: str, log: Path | None = None, root: Path = ROOT
+) -> Iterator[Process]:
+    """A service as a process of its own, killed in the end. `root`: of the tree that it is run from."""
     environment = {**os.environ, **environment_of(settings)}
     errors = log.open("ab") if log else subprocess.DEVNULL
     process = subprocess.Popen(
         [sys.executable, "-m", f"services.{name}", *options],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         stdout=errors,
         stderr=errors,
@@ -65,9 +67,11 @@ def service(settings: Settings, name: str, *options: str, log: Path | None = Non
 
 
 @contextmanager
-def worker(settings: Settings, stage: Stage = "light", slot: int = 0, log: Path | None = None) -> Iterator[Process]:
+def worker(
+    settings: Settings, stage: Stage = "light", slot: int = 0, log: Path | None = None, root: Path = ROOT
+) -> Iterator[Process]:
     """A worker process that is ready to draw."""
-    with service(settings, "worker", "--stage", stage, "--slot", str(slot), log=log) as process:
+    with service(settings, "worker", "--stage", stage, "--slot", str(slot), log=log, root=root) as process:
         observer = Observer(Broker(settings))
         until(lambda: standing(observer, process.pid) or process.poll() is not None, "the worker is ready")
         assert process.poll() is None, "the worker ended at once"

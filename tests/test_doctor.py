@@ -14,22 +14,20 @@ from huggingface_hub import constants
 
 from deploy.acl import access_list
 from deploy.supervision import ROOT
-from services.doctor import (
+from services.doctor.machine import of_gpu, of_licence, of_weights
+from services.doctor.server import (
     bound_to,
     exposure,
     hosts_of,
     is_loopback,
     of_access,
     of_clock,
-    of_gpu,
-    of_licence,
     of_memory,
     of_persistence,
     of_version,
-    of_weights,
 )
 from shared.broker import Broker
-from shared.catalog import load_model
+from shared.catalog import load_cascade, load_model
 from shared.checkup import READS, WRITES, anonymous, answers_anybody, lacking
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis, version_of
@@ -140,13 +138,17 @@ def test_no_licence_is_no_fault() -> None:
     assert "evaluation" in of_licence(None, None, date.today(), asked=True).words
 
 
-def test_a_gpu_that_does_not_answer_is_wrong_and_none_at_all_is_a_note(
+def test_a_gpu_that_does_not_answer_is_wrong_and_none_at_all_where_one_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert of_gpu().level == "note"
+    assert (of_gpu().level, of_gpu("cascade x draws on h200").level) == ("note", "wrong")
     program = tmp_path / "nvidia-smi"
-    for script, level in (("echo 'H200, 143771 MiB'", "ok"), ("echo no driver >&2; exit 9", "wrong")):
+    for script, level in (
+        ("echo 'H200, 143771 MiB'", "ok"),
+        ("echo no driver >&2; exit 9", "wrong"),
+        ("echo No devices were found", "note"),
+    ):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         assert of_gpu().level == level
@@ -154,20 +156,23 @@ def test_a_gpu_that_does_not_answer_is_wrong_and_none_at_all_is_a_note(
 
 def test_weights_are_looked_for_where_the_loader_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert [finding.level for finding in of_weights(Settings(cascade="tiny"))] == ["ok"] * 3
-    found = list(of_weights(Settings(cascade="sdxlltn")))
-    assert [(finding.level, finding.words.split(":")[0]) for finding in found] == [
-        *(("wrong", name) for name in ("sdxl-lightning", "sdxl-lightning-unet", "sdxl-base", "discriminator"))
-    ]
-    assert found[0].words.endswith("`python -m models.fetch --cascade sdxlltn` gets it")
+    assert [finding.level for finding in of_weights(Settings(), load_cascade("tiny"))] == ["ok"] * 3
+    cascade = load_cascade("sdxlltn")
+    found = list(of_weights(Settings(), cascade))
+    assert [finding.level for finding in found] == ["wrong", "wrong"]
+    assert found[0].words.startswith("sdxl-lightning, sdxl-lightning-unet, sdxl-base: ")
+    assert found[0].words.endswith("`python -m models.fetch --cascade sdxlltn` gets them")
+    assert found[1].words.startswith("discriminator: ")
     part = load_model("sdxl-lightning").parts["unet"]
-    for revision, there in (("another", "wrong"), (part.revision, "ok")):
+    for revision, there in (("another", False), (part.revision, True)):
         file = tmp_path / "models--ByteDance--SDXL-Lightning" / "snapshots" / revision / part.file
         file.parent.mkdir(parents=True)
         file.touch()
-        assert list(of_weights(Settings(cascade="sdxlltn")))[1].level == there, "at the pinned revision alone"
+        lacks = next(finding.words for finding in of_weights(Settings(), cascade) if finding.level == "wrong")
+        assert ("sdxl-lightning-unet" not in lacks) == there, "at the pinned revision alone"
     asleep = Settings(cascade="sdxlltn", backend="sleeping")
-    assert {finding.level for finding in of_weights(asleep)} == {"note", "ok"}
+    assert {finding.level for finding in of_weights(asleep, cascade)} == {"note", "ok"}
+    assert {finding.level for finding in of_weights(Settings(), cascade, on_node=False)} == {"note", "ok"}
 
 
 def test_access_is_judged_by_what_is_missing() -> None:
@@ -181,8 +186,8 @@ def test_an_address_loses_name_and_password() -> None:
     assert anonymous("unix://a:b@/run/redis.sock?db=0") == "unix:///run/redis.sock?db=0"
 
 
-def run_doctor(url: str, *options: str) -> tuple[int, str]:
-    environment = {**os.environ, "REDIS_URL": url, "COLUMNS": "200", "CASCADE_DEPLOYMENT": "d"}
+def run_doctor(url: str, *options: str, **variables: str) -> tuple[int, str]:
+    environment = {**os.environ, "REDIS_URL": url, "COLUMNS": "400", "CASCADE_DEPLOYMENT": "d", **variables}
     command = [sys.executable, "-m", "services.doctor", *options]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in ended.stderr, ended.stderr

@@ -96,7 +96,7 @@ SPOILT: dict[bytes, st.SearchStrategy[bytes]] = {
     b"id": st.sampled_from([*CONTROLS, "\n", "\t"]).map(lambda control: f"p{control}".encode())
     | st.binary(min_size=1, max_size=20).filter(unreadable)
     | st.integers(ID_LIMIT + 1, 5_000).map(lambda length: b"x" * length),
-    b"version": st.sampled_from([b"", b"0.9", b"2.0", b"11.0", b"\xff", b"one"]),
+    b"version": st.sampled_from([b"", b"0.9", b"2000.0", b"-2.0", b"\xff", b"one"]),
     b"seed": st.binary(max_size=40).filter(no_integer) | st.just(b"9" * 5_000),
     b"priority": st.sampled_from([b"", b"-1", b"3", b"1.5", b"urgent", b"9" * 5_000]),
     b"published": st.binary(max_size=20).filter(no_number) | st.sampled_from([b"nan", b"inf", b"-1", b"1e300"]),

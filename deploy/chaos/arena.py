@@ -17,7 +17,7 @@ from deploy.chaos.witness import Witness
 from deploy.runner import Deployment
 from shared.connection import CommandRefused, Unreachable
 from shared.messages import Outcome
-from shared.schema import CLASSES, GROUP, RETURNED, STAGES, SUSPECT, Stage
+from shared.schema import CLASSES, GROUP, STAGES, Stage, reserved
 
 LOOK_S: Final = 0.01
 PATIENCE_S: Final = 20.0  # a recovery that takes longer is given up, and counts as so long
@@ -170,7 +170,7 @@ class Arena:
                 stream = self.broker.keys.streams[stage][priority]
                 for row in client.xpending_range(stream, GROUP, "-", "+", 1000):
                     name, entry_id = row["consumer"].decode(), row["message_id"].decode()
-                    if name not in (RETURNED, SUSPECT):
+                    if not reserved(name):
                         entry = client.xrange(stream, entry_id, entry_id)
                         prompt_id = entry[0][1].get(b"id", b"").decode() if entry else ""
                         found.setdefault(name, []).append(Holding(stream, entry_id, prompt_id))

@@ -93,11 +93,13 @@ for _, class in ipairs(class_order(turn)) do
     if pending > 0 then
       local alone = ARGV[7] == '1' and redis.call('XPENDING', stream, GROUP, 'IDLE', RETRY_MS, '-', '+', 1, SUSPECT)
       if alone and alone[1] then suspect = {stream = stream, class = class, id = alone[1][1]} end
-      for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', limit - #queue, RETURNED)) do
-        if not looks_on() then break end
-        local found = redis.call('XRANGE', stream, row[1], row[1])
-        if found[1] then enqueue(class, found[1], false)
-        else redis.call('XACK', stream, GROUP, row[1]) end -- deleted by hand while it waited
+      for _, from in ipairs({RETURNED, OURS}) do
+        for _, row in ipairs(looks_on() and redis.call('XPENDING', stream, GROUP, '-', '+', limit - #queue, from) or {}) do
+          if not looks_on() then break end
+          local found = redis.call('XRANGE', stream, row[1], row[1])
+          if found[1] then enqueue(class, found[1], false)
+          else redis.call('XACK', stream, GROUP, row[1]) end -- deleted by hand while it waited
+        end
       end
     end
     local step, more = 1, true

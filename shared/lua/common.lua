@@ -28,6 +28,11 @@ local function owner(stream, entry)
   return rows[1] and rows[1][2]
 end
 
+-- Whether an entry waits, by who holds it: nobody, or a reserved consumer (schema.reserved).
+local function waits(holder)
+  return not holder or holder == RETURNED or holder == SUSPECT or string.sub(holder, 1, #KEPT_FOR) == KEPT_FOR
+end
+
 local function wake(key)
   if redis.call('LLEN', key) < WAKE_TOKENS then redis.call('RPUSH', key, '1') end
 end

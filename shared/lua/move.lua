@@ -7,7 +7,7 @@ local entry = ARGV[1]
 local record = redis.call('HMGET', KEYS[2], 'state', 'entry', 'published', 'deadline')
 if record[1] ~= 'open' or record[2] ~= entry then return 0 end
 local holder = owner(KEYS[1], entry)
-if holder and holder ~= RETURNED and holder ~= SUSPECT then
+if not waits(holder) then
   if holder ~= ARGV[3] or (ARGV[4] and redis.call('PTTL', KEYS[5]) >= tonumber(ARGV[4])) then return holder end
 end
 local found = redis.call('XRANGE', KEYS[1], entry, entry)

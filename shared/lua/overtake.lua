@@ -9,7 +9,7 @@ if record[2] ~= entry then return 0 end
 expect({[KEYS[1]] = 'stream', [KEYS[3]] = 'zset', [KEYS[4]] = 'stream', [KEYS[5]] = 'stream', [KEYS[6]] = 'stream',
   [KEYS[7]] = 'hash'})
 local holder = owner(KEYS[1], entry)
-local drawn = holder and holder ~= RETURNED and holder ~= SUSPECT
+local drawn = not waits(holder)
 if drawn and ARGV[7] == '1' then return 0 end
 local found = redis.call('XRANGE', KEYS[1], entry, entry)
 -- An entry deleted by hand is answered all the same, from its record.

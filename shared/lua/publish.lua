@@ -46,7 +46,7 @@ local function running(stage, class)
     local pending = found.length[class] > 0 and redis.pcall('XPENDING', stream, GROUP) or {0}
     local count = pending.err and 0 or pending[1]
     for _, row in ipairs(count > 0 and pending[4] or {}) do
-      if row[1] == RETURNED or row[1] == SUSPECT then count = count - row[2] end
+      if waits(row[1]) then count = count - row[2] end
     end
     found.running[class] = count
   end
@@ -93,8 +93,7 @@ local function pushed_out(above)
       local fields, holder = {}, owner(stream, last[1])
       for i = 1, #last[2], 2 do fields[last[2][i]] = last[2][i + 1] end
       local deadline = tonumber(fields.deadline)
-      local waits = not holder or holder == RETURNED or holder == SUSPECT
-      if waits and fields.id and deadline and now + wait_s(0, class, 1) > deadline then
+      if waits(holder) and fields.id and deadline and now + wait_s(0, class, 1) > deadline then
         length[class] = length[class] - 1
         passed[class] = '(' .. last[1]
         return class, last[1], fields.id

@@ -6,7 +6,7 @@ local held, count = {}, 0
 local rows = redis.pcall('XPENDING', KEYS[1], GROUP, '-', '+', 10000)
 if rows.err and not string.find(rows.err, 'NOGROUP', 1, true) then error(rows.err, 0) end
 for _, row in ipairs(rows.err and {} or rows) do
-  if row[2] ~= RETURNED and row[2] ~= SUSPECT then
+  if not waits(row[2]) then
     held[row[1]] = true
     count = count + 1
   end

@@ -1,51 +1,34 @@
-"""Looks whether this machine and its Redis are fit for the pipeline, and says what to mend.
-
-    python -m services.doctor [--role worker]
-
-Prints a table of what is ok, worth a note, or wrong; ends with exit code 1 where something is wrong.
-"""
+"""What the doctor says of a deployment's Redis, and of what our user may do there."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
-import re
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from contextlib import suppress
+from typing import Final
 from urllib.parse import urlsplit
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from models.holdings import holdings, others_missing
-from planner.engines import ROOT, find_licence
-from shared.catalog import load_cascade
-from shared.checkup import WRITES, ServerFacts, answers_anybody, lacking, look_at
-from shared.config import Settings, load, parser
+from services.doctor.finding import Finding
+from shared.checkup import (
+    WRITES,
+    ServerFacts,
+    answers_anybody,
+    has_plan,
+    lacking,
+    look_at,
+    node_facts,
+    remedy,
+    turned_away,
+)
+from shared.config import Settings
 from shared.connection import OLDEST, CommandRefused, Connection, Unreachable
-from shared.errors import ServerUnfit, SettingsError
-from shared.process import guarded
+from shared.errors import ServerUnfit
+from shared.incarnation import machine
 
-Level = Literal["ok", "note", "wrong"]
-STYLES: Final[Mapping[Level, str]] = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 FAR_OFF_S: Final = 1.0  # of clocks: times in logs and on dashboards no longer fit together
-SOON_DAYS: Final = 14
 MIB: Final = 2**20
-
-
-class Finding(NamedTuple):
-    """One line of the table."""
-
-    subject: str
-    level: Level
-    words: str
+ON_NODES: Final = ("", "agent", "worker")  # the roles of a node; also where none is known
 
 
 # -- rules -------------------------------------------------------------------------------------------------------
@@ -154,38 +137,20 @@ def of_access(user: str, role: str, missing: Sequence[str]) -> Finding:
     return Finding("access", "ok", f"user {name} can do what the {role} needs")
 
 
-def of_licence(path: Path | None, text: str | None, today: date, asked: bool) -> Finding:
-    """Whether Gurobi's licence is there, and until when. `asked`: Gurobi is the solver by setting."""
-    if path is None:
-        words = "no Gurobi licence"
-        return Finding(
-            "solver", "note", f"{words}: the bundled one is for evaluation only" if asked else f"{words}: HiGHS"
-        )
-    if text is None:
-        return Finding("solver", "wrong", f"{path} cannot be read")
-    found = re.search(r"^\s*EXPIRATION\s*=\s*(\d{4}-\d{2}-\d{2})", text, re.MULTILINE | re.IGNORECASE)
-    if found is None:
-        return Finding("solver", "ok", f"Gurobi, {path}: it names no end")
-    left = (date.fromisoformat(found[1]) - today).days
-    if left < 0:
-        return Finding("solver", "wrong", f"Gurobi's licence {path} ended on {found[1]}")
-    return Finding(
-        "solver", "note" if left < SOON_DAYS else "ok", f"Gurobi, {path}: until {found[1]}, {left} days left"
-    )
-
-
 # -- looking -----------------------------------------------------------------------------------------------------
 
 
 def of_redis(settings: Settings, role: str | None) -> Iterator[Finding]:
-    """What is to be said of the server."""
+    """What is to be said of the server, of our user, and of the names that this machine goes by there."""
     told: Mapping[str, str] = {}
     version: tuple[int, ...] = OLDEST
     try:
         connection = Connection(settings)
         facts = look_at(connection)
     except (ServerUnfit, CommandRefused, *Unreachable) as wrong:
-        yield Finding("redis", "wrong", str(wrong))
+        yield Finding("redis", "wrong", remedy(settings.redis_url, wrong))
+        if not turned_away(wrong):  # what does not answer us answers no stranger either
+            return
     else:
         told = facts.settings
         version = version_of(str(facts.info["redis_version"]))
@@ -193,9 +158,36 @@ def of_redis(settings: Settings, role: str | None) -> Iterator[Finding]:
         yield from _of_server(settings, facts)
         known = role or (facts.user if facts.user in WRITES else "")
         yield of_access(facts.user, known, lacking(connection, known) if known else ())
+        yield from _of_names(connection, known)
         connection.close()
     # Also where we were turned away ourselves: a stranger may not be.
     yield exposure([*hosts_of(settings.redis_url), *bound_to(told, version)], answers_anybody(settings))
+
+
+def of_node(name: str, known: Mapping[str, str], here: str) -> Finding:
+    """Whether another machine goes by this node's name. `known`: what Redis has of it; `here`: our machine."""
+    if not known:
+        return Finding("node", "ok", f"{name}: the name is free")
+    if not known.get("machine") or not here:
+        return Finding("node", "note", f"{name}: an agent goes by this name; on which machine is not known")
+    if known["machine"] == here:
+        return Finding("node", "ok", f"{name}: its agent runs on this machine")
+    words = f"another machine is node {name} already: name this one otherwise with CASCADE_NODE (NODE_NAME in compose)"
+    return Finding("node", "wrong", words)
+
+
+def _of_names(connection: Connection, role: str) -> Iterator[Finding]:
+    """Whether this node's name is its own, and whether the deployment's is one that a planner knows."""
+    settings = connection.settings
+    if role in ON_NODES:
+        with suppress(CommandRefused):  # the worker's user may not look; the agent's may
+            yield of_node(settings.node, node_facts(connection, settings.node), machine())
+    with suppress(CommandRefused):  # what our user may not do is said above
+        if not has_plan(connection):
+            words = (
+                f"no planner ever made a plan for {settings.deployment}: start services.control, or, where it runs, "
+            )
+            yield Finding("deployment", "note", words + "give CASCADE_DEPLOYMENT the name that it has there")
 
 
 def _of_server(settings: Settings, facts: ServerFacts) -> Iterator[Finding]:
@@ -210,73 +202,3 @@ def _of_server(settings: Settings, facts: ServerFacts) -> Iterator[Finding]:
         yield Finding(
             "transport", "note", f"prompts and passwords travel to {', '.join(far)} in the clear; use rediss://"
         )
-
-
-def of_solver(settings: Settings) -> Finding:
-    """What is to be said of the planner's solver."""
-    path = find_licence(os.environ, ROOT)
-    try:
-        text = path.read_text(errors="replace") if path else None
-    except OSError:
-        text = None
-    if path and find_spec("gurobipy") is None:
-        return Finding(
-            "solver", "wrong" if settings.solver == "gurobi" else "note", f"{path} is there, gurobipy is not"
-        )
-    return of_licence(path, text, date.today(), settings.solver == "gurobi")
-
-
-def of_gpu() -> Finding:
-    """Which GPUs this machine has."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return Finding("gpu", "note", "none: nvidia-smi is not installed")
-    command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired) as wrong:
-        return Finding("gpu", "wrong", f"nvidia-smi does not answer: {wrong}")
-    if said.returncode != 0:
-        return Finding("gpu", "wrong", f"nvidia-smi fails: {(said.stderr or said.stdout).strip()[:200]}")
-    return Finding("gpu", "ok", "; ".join(said.stdout.strip().splitlines()))
-
-
-def of_weights(settings: Settings) -> Iterator[Finding]:
-    """Whether the weights of the cascade are on this machine; a worker that sleeps needs none."""
-    try:
-        cascade = load_cascade(settings.cascade)
-    except SettingsError as wrong:
-        yield Finding("weights", "wrong", str(wrong))
-        return
-    needs_none = settings.backend != "diffusers" or settings.random_weights
-    absent: Level = "note" if needs_none else "wrong"
-    for model in cascade.models.values():
-        for held in holdings(model):
-            if held.place:
-                yield Finding("weights", "ok", f"{held.name}: {held.place}")
-            else:
-                how = f"`python -m models.fetch --cascade {cascade.name}` gets it"
-                yield Finding("weights", absent, f"{held.name}: {held.lacks}; {how}")
-    for line in others_missing(cascade):
-        yield Finding("weights", absent, line)
-    discriminator = cascade.home / cascade.discriminator
-    if any(discriminator.glob("*.safetensors")):
-        yield Finding("weights", "ok", f"discriminator: {discriminator}")
-
-
-def main() -> int:
-    """Print the table; 1 where something is wrong."""
-    options = parser(__doc__ or "", ["redis_url", "deployment", "cascade", "backend", "solver"])
-    options.add_argument("--role", choices=sorted(WRITES), help="whose rights to check; default: our user's name")
-    arguments = options.parse_args()
-    settings = load(arguments)
-    findings = [*of_redis(settings, arguments.role), of_solver(settings), of_gpu(), *of_weights(settings)]
-    table = Table("subject", "", "finding")
-    for subject, level, words in findings:
-        table.add_row(subject, Text(level, STYLES[level]), Text(words))
-    Console().print(table)
-    return int(any(finding.level == "wrong" for finding in findings))
-
-
-if __name__ == "__main__":
-    guarded(main)

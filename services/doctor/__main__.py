@@ -1,0 +1,50 @@
+"""Looks whether this machine and its Redis are fit for the pipeline, and says what to mend.
+
+    python -m services.doctor [--role worker]
+
+Prints a table of what is ok, worth a note, or wrong; ends with exit code 1 where something is wrong. A machine that
+is no node, by --role or by the name of its Redis user, needs neither GPU nor weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.doctor.finding import Level
+from services.doctor.machine import of_disk, of_models, of_solver, places
+from services.doctor.server import ON_NODES, of_redis
+from shared.checkup import WRITES
+from shared.config import load, parser
+from shared.process import guarded
+
+STYLES: Final[Mapping[Level, str]] = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+NAMES: Final = ("redis_url", "deployment", "cascade", "backend", "solver", "node", "gpu", "random_weights")
+
+
+def main() -> int:
+    """Print the table; 1 where something is wrong."""
+    options = parser(__doc__ or "", [*NAMES, "pictures_at", "log_dir"])
+    options.add_argument("--role", choices=sorted(WRITES), help="whose rights to check; default: our user's name")
+    arguments = options.parse_args()
+    settings = load(arguments)
+    user = urlsplit(settings.redis_url).username or ""
+    role = arguments.role or (user if user in WRITES else "")
+    findings = [*of_redis(settings, arguments.role), of_solver(settings)]
+    models = list(of_models(settings, role in ON_NODES))
+    fetches = any(finding.subject == "weights" and finding.level == "wrong" for finding in models)
+    findings += [*models, *of_disk(places(settings, fetches))]
+    table = Table("subject", "", "finding")
+    for subject, level, words in findings:
+        table.add_row(subject, Text(level, STYLES[level]), Text(words))
+    Console().print(table)
+    return int(any(finding.level == "wrong" for finding in findings))
+
+
+if __name__ == "__main__":
+    guarded(main)
