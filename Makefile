@@ -20,13 +20,16 @@ SCALE ?= 1
 RUNS ?= 1
 SLOTS ?=
 
+# Of `make cluster`: the scenarios, and options.
+CLUSTER ?=
+
 # What pytest ends with where no test is of the kind asked for.
 NONE_CHOSEN := 5
 
 # Of `make serve`.
 PORT ?= 8000
 
-.PHONY: help setup prepare demo serve replay experiments test check bench chaos soak train-tiny profile fuzz system clean
+.PHONY: help setup prepare demo serve replay experiments test check bench chaos cluster soak train-tiny profile fuzz system clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +71,9 @@ bench: setup ## speed of the hop, the queue and the door, cost of idling, latenc
 
 chaos: setup ## faults while a trace runs, one after the other: CHAOS="kill pause" SCALE=0.2 RUNS=1; table and CSV
 	$(RUN) -m deploy.chaos $(CHAOS) --scale $(SCALE) --runs $(RUNS) $(if $(SLOTS),--slots $(SLOTS)) --out analysis/results/chaos.csv
+
+cluster: setup ## a head and GPU nodes in network namespaces, run from the compose files (root, no engine): CLUSTER="node --scale 0.5"
+	$(RUN) -m deploy.cluster $(CLUSTER) --out analysis/results/cluster.csv
 
 soak: setup ## an hour at 70 % load with a fault a minute: nothing grows
 	$(RUN) -m deploy.chaos soak --scale $(SCALE) $(if $(SLOTS),--slots $(SLOTS)) --out analysis/results/chaos.csv

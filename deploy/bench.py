@@ -2,6 +2,7 @@
 
 hop      claim a batch from a stream and settle it into the next, server and client together
 queue    publish -> light -> done, 40 % through heavy, models that do nothing, beside a bare redis-py loop
+polling  what idle workers cost the one Redis that they poll, and what each prompt costs it
 idle     processor time of all services with 16 sleeping workers and nothing to do
 picture  publish to done on an empty queue beside the model's own time, light tiny cascade
 planner  view to plan with each solver, and how a solve grows; draws planner_growth.svg beside the table
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, starmap
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -33,9 +35,12 @@ from rich.table import Table
 
 from deploy.bench_browser import first_pictures, program
 from deploy.bench_gateway import acknowledgements, detour, streams
+from deploy.bench_looks import looks
 from deploy.bench_overlap import overlap
 from deploy.bench_pages import with_pages
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
+from deploy.bench_polling import polling
+from deploy.bench_prompts import costs
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
 from deploy.bench_speed import add_options, speeds
@@ -59,7 +64,7 @@ STREAM_ROUNDS: Final = 6
 TRIES: Final = 15
 REPEATS: Final = 5
 COLUMNS: Final = ("figure", "value", "unit", "aim", "machine", "command")
-KINDS: Final = ["hop", "queue", "idle", "picture", "planner", "gateway", "browser", "simulator", "overlap", "speed"]
+KINDS: Final = [line.split()[0] for line in (__doc__ or "").splitlines()[2:]]
 
 
 class Figure(NamedTuple):
@@ -161,12 +166,13 @@ def _wait_for_light(broker: Broker, check: Callable[[], None]) -> None:
 
 def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Iterator[Figure]:
     """Measure what was chosen, one figure after the other; drawings go beside the table."""
-    folder = given.out.parent
     if "hop" in chosen:
         for batch, aim in ((1, ""), (8, "<= 200"), (32, "<= 100")):
             yield Figure(f"hop, batch {batch}", median(hop(batch) for _ in range(3)), "us a prompt", aim)
     if "queue" in chosen:
         yield from _queue(given.prompts)
+    if "polling" in chosen:
+        yield from starmap(Figure, chain(polling(), looks(), costs(PROMPT)))
     if "idle" in chosen:
         yield Figure("idle, 16 sleeping workers on 8 slots", idle(8), "% of a core", "<= 3")
         yield Figure("idle, 32 sleeping workers on 16 slots", idle(16), "% of a core")
@@ -176,13 +182,11 @@ def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Itera
         yield Figure("picture, the model's own time", own, "ms")
         yield Figure("picture, added by the pipeline", whole - own, "ms", "<= 10")
     if "planner" in chosen:
-        yield from _planner(folder)
-    if "gateway" in chosen:
-        yield from _gateway()
-    if "browser" in chosen:
-        yield from _browser()
-    if "simulator" in chosen:
-        yield from _simulator()
+        yield from _planner(given.out.parent)
+    plain = {"gateway": _gateway, "browser": _browser, "simulator": _simulator}
+    for name, measure in plain.items():
+        if name in chosen:
+            yield from measure()
     yield from _speed(given, chosen, command)
 
 

@@ -32,6 +32,8 @@ STOP_WAIT_S: Final = 15
 OWN_ADDRESS: Final = "REDIS_URL_"  # with a service's name in capitals: the address it uses instead of REDIS_URL
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 PROCESSOR: Final = "cpu"  # the GPU type of a slot that has none
+SHARES: Final = f"{PREFIX}SHARES"
+STANDARD_OUTPUT: Final = Path("/dev/fd/1")
 _DEVICE: Final = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
 _HEADER: Final = """\
@@ -121,7 +123,7 @@ def configuration(
     workers = [(slot, stage) for slot in range(slots) for stage in STAGES]
     for slot, stage in workers:
         command = f"{yielding}{python} -m services.worker --stage {stage} --slot {slot}"
-        seen = {VISIBLE: devices[slot]} if devices else {}
+        seen = {VISIBLE: devices[slot], SHARES: str(devices.count(devices[slot]))} if devices else {}
         text += _program(program(slot, stage), command, logs, own.get("worker", {}) | seen, worker=True)
     # One group: supervisor stops groups one after the other, and what is in one at once.
     return text + _GROUP.format(programs=",".join(program(*each) for each in workers))
@@ -133,7 +135,7 @@ def _program(
     return _PROGRAM.format(
         name=name,
         command=command,
-        log=f"{logs}/{name}.log" if logs else "/dev/fd/1",
+        log=f"{logs}/{name}.log" if logs else STANDARD_OUTPUT,
         log_bytes="10MB" if logs else "0",
         autostart="false" if worker else "true",
         stop_wait_s=STOP_WAIT_S,
@@ -227,6 +229,15 @@ def node_settings(given: argparse.Namespace) -> Settings:
     return settings
 
 
+def can_be_opened(output: Path = STANDARD_OUTPUT) -> bool:
+    """Whether supervisor could open it. Most engines give a container's output to its user; some leave it to root."""
+    try:
+        output.open("ab").close()
+    except OSError:
+        return False
+    return True
+
+
 def become(text: str, folder: Path) -> None:
     """End as the supervisord of that configuration, under this process' id: so it hears whoever stops a container."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +260,9 @@ def main() -> int:
     parser.add_argument("--no-head", action="store_true", help="without control and keeper: a GPU node")
     parser.add_argument("--gateway", action="store_true", help="with the door over HTTP (CASCADE_HTTP_PORT, ..._KEYS)")
     parser.add_argument("--nice", type=int, default=0, help="for CPU slots: how far model work yields")
-    parser.add_argument("--run", action="store_true", help="become that supervisord, which logs to standard output")
+    parser.add_argument(
+        "--run", action="store_true", help="become that supervisord, logging to standard output where it may"
+    )
     given = parser.parse_args()
     settings = node_settings(given)
     slots, folder = settings.slots, given.folder.resolve()
@@ -257,7 +270,7 @@ def main() -> int:
     devices = () if settings.gpu == PROCESSOR else devices_of(given.devices, slots, os.environ)
     passed = {name: os.environ[name] for name in os.environ if name.startswith((PREFIX, "REDIS_URL"))}
     passed |= {"CASCADE_SUPERVISOR_SOCKET": str(socket), "CASCADE_SLOTS": str(slots)}
-    programs = {"head": not given.no_head, "gateway": given.gateway, "spoken": given.run}
+    programs = {"head": not given.no_head, "gateway": given.gateway, "spoken": given.run and can_be_opened()}
     text = configuration(folder, socket, slots, passed, **programs, nice=given.nice, devices=devices)
     if given.run:
         become(text, folder)

@@ -111,28 +111,33 @@ class Parkable(Protocol):
 
 
 def open_backend(
-    kind: str, cascade: Cascade, stage: Stage, gpu: str | None = None, resident: Resident = True
+    kind: str,
+    cascade: Cascade,
+    stage: Stage,
+    gpu: str | None = None,
+    resident: Resident = True,
+    shares: int = 1,
 ) -> Backend:
     """Load the stage's model.
 
     `kind`: `diffusers`, `sleeping` or, to try what faults do, `faulty`. `gpu`: the GPU type as the profiles name
-    it; "cpu" never uses a GPU, None uses one if there is one. `resident`: as of the settings; where the model waits in
-    host memory, the backend is Parkable and begins parked. Raises ModelError (weights, device) or
+    it; "cpu" never uses a GPU, None uses one if there is one. `resident`, `shares`: as of the settings; where the
+    model waits in host memory, the backend is Parkable and begins parked. Raises ModelError (weights, device) or
     SettingsError (kind, profile).
     """
     try:
-        opener = (_HOSTED if _waits_in_host_memory(kind, cascade, gpu, resident) else _KINDS)[kind]
+        opener = (_HOSTED if _waits_in_host_memory(kind, cascade, gpu, resident, shares) else _KINDS)[kind]
     except KeyError:
         raise SettingsError(f"backend: unknown kind {kind!r}; there are {', '.join(_KINDS)}") from None
     return opener(cascade, stage, gpu)
 
 
-def _waits_in_host_memory(kind: str, cascade: Cascade, gpu: str | None, resident: Resident) -> bool:
+def _waits_in_host_memory(kind: str, cascade: Cascade, gpu: str | None, resident: Resident, shares: int) -> bool:
     if resident != "auto" or kind != "diffusers":
         return resident == "host"
     from models.memory import both_fit
 
-    return not both_fit(cascade, gpu)
+    return not both_fit(cascade, gpu, shares)
 
 
 def _diffusers(cascade: Cascade, stage: Stage, gpu: str | None) -> Backend:

@@ -52,15 +52,15 @@ def refuse_what_does_not_fit(model: Model, device: torch.device, dtype: torch.dt
         )
 
 
-def both_fit(cascade: Cascade, gpu: str | None) -> bool:
+def both_fit(cascade: Cascade, gpu: str | None, shares: int = 1) -> bool:
     """Whether both models stay on a device at their largest profiled batches, by the memory that was measured.
 
-    False where that was not measured: then nobody knows.
+    False where that was not measured: then nobody knows. `shares`: how many slots are on one GPU, each with both.
     """
     measured = [cascade.profile(stage, gpu).memory_gib for stage in STAGES]
     on_gpu = gpu != "cpu" and torch.cuda.is_available()
     # Of a GPU all of it, for the other model may be there already; beside each model torch itself lies there.
-    room = torch.cuda.mem_get_info()[1] - len(STAGES) * CONTEXT_GIB * GIB if on_gpu else free_bytes(CPU)
+    room = torch.cuda.mem_get_info()[1] / shares - len(STAGES) * CONTEXT_GIB * GIB if on_gpu else free_bytes(CPU)
     return all(measured) and sum(max(each.values()) for each in measured if each) * GIB <= room
 
 

@@ -31,7 +31,9 @@ from shared.schema import STAGES, Stage
 
 PERIOD_S: Final = 1.0
 DEATH_LOOK_S: Final = 0.5  # at most, between two looks whether the known workers' processes live
-SETTLED_PERIOD_S: Final = 5.0  # where all is as wanted; a listing of 32 programs costs supervisor 10 ms
+# Where all is as wanted: a listing of 32 programs costs supervisor 10 ms; and as each agent asks for the names of all
+# workers, these cost Redis the square of the fleet.
+SETTLED_PERIOD_S: Final = 5.0
 FATAL_PAUSE_S: Final = 10.0  # a program that cannot start is tried again, but not in a busy loop
 
 Verb = Literal["startProcess", "stopProcess"]
@@ -139,16 +141,19 @@ class Agent:
     def step(self) -> float:
         """One look at the workers and, once a period, at the plan; returns the seconds until the next look.
 
-        Supervisor is asked only where not all was as the plan wants, and now and then.
+        Supervisor is asked only where not all was as the plan wants, and now and then; so is who works here, once
+        every program's worker is known. One that ends is forgotten at once, and its successor looked for.
         """
         now_s = time.monotonic()
         if now_s >= self._next_period:
             self._next_period = now_s + PERIOD_S
             plan = self._broker.plan()
             wanted = wanted_programs(self._settings, plan, self._listing)
-            if wanted != self._settled or now_s >= self._next_look:
+            looks = wanted != self._settled or now_s >= self._next_look
+            if looks:
                 self._look(plan)
-            self._meet()
+            if looks or len(self._known) < len(wanted):
+                self._meet()
         self._bury_the_dead()
         return min(DEATH_LOOK_S, max(0.0, self._next_period - time.monotonic()))
 

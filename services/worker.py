@@ -275,7 +275,7 @@ def main() -> int:
     lease = Lease(settings, stage, consumer, cascade.models[stage].name, logger)
     until_done(lease.start, Stop(), logger)  # before the model takes the GPU; SIGTERM, not yet caught, ends the waiting
     try:
-        backend = open_backend(settings.backend, cascade, stage, settings.gpu, settings.resident)
+        backend = open_backend(settings.backend, cascade, stage, settings.gpu, settings.resident, settings.shares)
         backend.warm_up([1])
     except ModelError as wrong:
         said = str(wrong)[:300]

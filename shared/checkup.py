@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from shared.address import without_secrets
 from shared.config import Settings
-from shared.connection import ANSWER_S, CommandRefused, Connection, Unreachable, without_secrets
+from shared.connection import ANSWER_S, CommandRefused, Connection, Unreachable
 from shared.errors import ServerUnfit
 
 SAMPLES: Final = 5  # of the clock; the one that came back soonest counts

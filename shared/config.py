@@ -48,6 +48,7 @@ class Settings(BaseModel):
         "memory; auto: host unless the profiles show that both fit; false: one is loaded, the agent swaps them",
     )
     slots: int = Field(1, ge=1, le=512, description="GPUs, or shares of one, on this node")
+    shares: int = Field(1, ge=1, description="how many slots share this slot's GPU, and its memory")
     gpu: str | None = Field(None, description="GPU type of this node; default: the cascade's")
     stage: Stage | None = Field(None, description="which model a worker runs")
     slot: int = Field(0, ge=0, description="the slot a worker draws on")

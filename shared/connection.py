@@ -8,6 +8,9 @@ An address is one of
 
 and may name in its query what `redis` takes (ssl_certfile, ssl_keyfile, ssl_check_hostname, ...), a file that
 holds the password (password_file), and what the sentinels ask for (sentinel_username, sentinel_password_file).
+
+The first may also name any node of a Redis Cluster. All keys of a deployment are in one of its hash slots, so one node
+has them all: a connection asks for one of them first, and goes on to the node that it is sent to.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -28,6 +30,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     RedisError,
@@ -36,9 +39,12 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
+from shared.address import first_alone, host_of, with_password, without_secrets
+from shared.cluster import following
 from shared.config import Settings
 from shared.errors import ServerAway, ServerUnfit
-from shared.schema import GROUP, SHARED_WITH_SCRIPTS, STAGES, Keys
+from shared.schema import GROUP, STAGES, Keys
+from shared.scripts import scripts
 
 
 class Away(redis.ConnectionError):
@@ -53,7 +59,6 @@ OLDEST: Final = (6, 2)
 # A server that is silent for longer is away. Silence is all that a half-open connection gives.
 ANSWER_S: Final = 3.0
 BLOCK_S: Final = 2.0  # longest blocking read; a lost wake-up costs no more than this
-SENTINEL_PORT: Final = 26379
 IDLE_CHECK_S: Final = 15  # a connection idle for so long is pinged before a command is trusted to it
 # A host that vanished is noticed within 11 s by a connection that only listens.
 KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
@@ -61,11 +66,10 @@ KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_
 # How the answers begin that mean "not now"; 6.2 puts its own words in front of an error inside a script.
 _NOT_NOW: Final = re.compile(
     r"^(?:ERR )?(?:Error running script .*: -?)?"
-    r"(READONLY|LOADING|MASTERDOWN|BUSY|UNBLOCKED|NOREPLICAS|CLUSTERDOWN|TRYAGAIN) "
+    r"(READONLY|LOADING|MASTERDOWN|BUSY|UNBLOCKED|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|MOVED|ASK) "
 )
 NO_GROUP: Final = ("NOGROUP", "requires the key to exist")  # how a missing group and a missing stream are refused
 _CUT_SHORT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # the server died in the handshake
-_LUA: Final = Path(__file__).parent / "lua"
 Argument = str | bytes | int | float
 Reply = Any
 
@@ -81,12 +85,6 @@ def _in_vain(wrong: RedisError) -> bool:
         return True
     cause = wrong.__context__
     return isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_SHORT)
-
-
-def without_secrets(url: str) -> str:
-    """The address as it may be shown: no user, no password, no query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _watched(kind: type[Any]) -> type[Any]:
@@ -107,6 +105,20 @@ def _watched(kind: type[Any]) -> type[Any]:
     return Watched
 
 
+def _sent_to(connection: Any, key: str) -> tuple[str, int] | None:
+    """Try a new connection with a key: the node of a cluster that it is sent to, None where it is served."""
+    try:
+        connection.send_command("EXISTS", key, check_health=False)
+        connection.read_response()
+    except ResponseError:  # this key is not ours to see, or a sentinel keeps none: an answer is all that is wanted
+        pass
+    except Away as away:
+        if not isinstance(away.__cause__, MovedError):
+            raise
+        return away.__cause__.host, away.__cause__.port
+    return None
+
+
 def _greet(connection: Any) -> None:
     """Name ourselves and try the new connection.
 
@@ -118,9 +130,12 @@ def _greet(connection: Any) -> None:
     connection.read_response()
 
 
-def _pool(url: str, timeout_s: float) -> Any:
-    """A pool of connections to what the address names; raises ValueError, TypeError or OSError where it is wrong."""
-    options: dict[str, Any] = parse_url(_first_alone(url))  # type: ignore[no-untyped-call]
+def _pool(url: str, timeout_s: float, key: str) -> Any:
+    """A pool of connections to what the address names, in a cluster to the node that has the key.
+
+    Raises ValueError, TypeError or OSError where the address is wrong.
+    """
+    options: dict[str, Any] = parse_url(first_alone(url))  # type: ignore[no-untyped-call]
     kind = options.pop("connection_class", PlainConnection)
     common: dict[str, Any] = {"protocol": 2, "socket_timeout": timeout_s, "socket_connect_timeout": ANSWER_S}
     common |= {"retry": Retry(NoBackoff(), 0), "health_check_interval": IDLE_CHECK_S, "driver_info": None}
@@ -130,7 +145,11 @@ def _pool(url: str, timeout_s: float) -> Any:
     if "+sentinel://" in url:
         pool = _sentinel_pool(url, kind is not PlainConnection, common, options)
     else:
-        pool = redis.ConnectionPool(connection_class=_watched(kind), **common, **_password(options))
+        made = _watched(kind)
+        if not url.startswith("unix"):  # nor a cluster that it could be a node of
+            made = following(made, lambda connection: _sent_to(connection, key), Away)
+            common["redis_connect_func"] = made.arrive
+        pool = redis.ConnectionPool(connection_class=made, **common, **with_password(options))
     pool.connection_class(**pool.connection_kwargs)  # a misspelt option is found now, not at the first command
     return pool
 
@@ -139,37 +158,16 @@ def _sentinel_pool(url: str, secure: bool, common: Mapping[str, Any], options: d
     """A pool of connections to whatever server the sentinels call the service's primary."""
     parts = urlsplit(url)
     service, _, db = parts.path.strip("/").partition("/")
-    hosts = [_host(each) for each in parts.netloc.rpartition("@")[2].split(",")]
+    hosts = [host_of(each) for each in parts.netloc.rpartition("@")[2].split(",")]
     given = {name: value for name, value in options.items() if name not in ("host", "port", "db")}
     own = {name.removeprefix("sentinel_"): given.pop(name) for name in list(given) if name.startswith("sentinel_")}
     transport = {name: value for name, value in given.items() if name.startswith("ssl_")} | (
         {"ssl": True} if secure else {}
     )
-    manager: Any = Sentinel(hosts, sentinel_kwargs={**common, **transport, **_password(own)})  # type: ignore[no-untyped-call]
+    manager: Any = Sentinel(hosts, sentinel_kwargs={**common, **transport, **with_password(own)})  # type: ignore[no-untyped-call]
     kind = _watched(SentinelManagedSSLConnection if secure else SentinelManagedConnection)
-    kwargs = {**common, **_password(given), "db": int(db or 0)}
+    kwargs = {**common, **with_password(given), "db": int(db or 0)}
     return manager.master_for(service or "mymaster", connection_class=kind, **kwargs).connection_pool
-
-
-def _first_alone(url: str) -> str:
-    """The address as if it named its first host only, for `parse_url` knows no list of sentinels."""
-    scheme, found, rest = url.partition("+sentinel://")
-    if not found:
-        return url
-    user, at, hosts = urlsplit(url).netloc.rpartition("@")
-    return f"{scheme}://" + rest.replace(f"{user}{at}{hosts}", f"{user}{at}{hosts.partition(',')[0]}", 1)
-
-
-def _host(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or "127.0.0.1", parts.port or SENTINEL_PORT
-
-
-def _password(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the password read from the file that they name, if they do."""
-    known = dict(options)
-    file = known.pop("password_file", None)
-    return known if file is None else known | {"password": Path(file).read_text().strip()}
 
 
 class Connection:
@@ -185,11 +183,11 @@ class Connection:
             self.blocking = self._connect(BLOCK_S + ANSWER_S / 2)
         except (ValueError, TypeError, OSError) as wrong:
             raise ServerUnfit(f"{self.address}: {wrong}") from None
-        self._sources = _scripts()
+        self._sources = scripts()
         self._digests: dict[str, str] = {}
 
     def _connect(self, timeout_s: float) -> redis.Redis:
-        return redis.Redis.from_pool(_pool(self.settings.redis_url, timeout_s))
+        return redis.Redis.from_pool(_pool(self.settings.redis_url, timeout_s, self.keys.plan))
 
     def check(self, *, groups: bool = True) -> None:
         """Make the `groups`, but for who only looks. Raise ServerAway when waiting may help, and else ServerUnfit.
@@ -238,6 +236,13 @@ class Connection:
         """The server's time, the one clock of a deployment."""
         whole, micro = self.client.time()
         return whole + micro / 1e6
+
+    def node(self) -> str:
+        """Where connections lead: in a cluster, to the node that holds the deployment."""
+        pool: Any = self.client.connection_pool
+        connection = pool.get_connection()
+        pool.release(connection)
+        return self.address if self.address.startswith("unix") else f"{connection.host}:{connection.port}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -291,10 +296,3 @@ class Connection:
 def _mendable(refused: ResponseError) -> bool:
     """Whether a script will run once it is loaded again, or the groups are there again."""
     return isinstance(refused, NoScriptError) or any(words in str(refused) for words in NO_GROUP)
-
-
-def _scripts() -> dict[str, str]:
-    constants = "".join(f"local {name} = {value!r}\n" for name, value in SHARED_WITH_SCRIPTS.items())
-    common = constants + (_LUA / "common.lua").read_text()
-    paths = sorted(_LUA.glob("*.lua"))
-    return {path.stem: common + path.read_text() for path in paths if path.stem != "common"}

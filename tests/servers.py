@@ -1,4 +1,4 @@
-"""Servers with more than a bare Redis: over TLS, with access lists, with a replica and sentinels."""
+"""Servers with more than a bare Redis: over TLS, with access lists, with a replica and sentinels, as a cluster."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.cluster import HASH_SLOTS
 from shared.config import Settings
 from shared.connection import CommandRefused, Connection, Unreachable
 from shared.embedded import EmbeddedRedis
@@ -126,3 +127,73 @@ def knows_its_replica(client: Any) -> bool:
         return bool(client.execute_command("SENTINEL", "REPLICAS", "pictures"))
     except (CommandRefused, *Unreachable):
         return False
+
+
+@dataclass
+class Cluster:
+    """The nodes of a cluster, all primaries."""
+
+    nodes: list[EmbeddedRedis]
+
+    def say(self, node: EmbeddedRedis, *words: str | bytes | int) -> Any:
+        """A command to one node, whichever node holds its keys."""
+        client: Any = Connection(Settings(redis_url=f"unix://{node.folder}/redis.sock")).client
+        try:
+            return client.execute_command(*words)
+        finally:
+            client.close()
+
+    def owner(self, slot: int) -> EmbeddedRedis:
+        """The node that holds a hash slot, as the first node knows it."""
+        rows = self.say(self.nodes[0], "CLUSTER", "SLOTS")
+        (port,) = [row[2][1] for row in rows if row[0] <= slot <= row[1]]
+        return next(node for node in self.nodes if node.port == port)
+
+    def move(self, slot: int, to: EmbeddedRedis) -> None:
+        """Give a slot with all its keys to another node, as resharding does."""
+        old, new_id = self.owner(slot), self._id(to)
+        self.say(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", self._id(old))
+        self.say(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
+        while keys := self.say(old, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            self.say(old, "MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+        for node in (to, old, *self.nodes):
+            self.say(node, "CLUSTER", "SETSLOT", slot, "NODE", new_id)
+
+    def _id(self, node: EmbeddedRedis) -> str:
+        told: bytes | str = self.say(node, "CLUSTER", "MYID")
+        return told.decode() if isinstance(told, bytes) else told
+
+
+@contextmanager
+def cluster(binary: Path, size: int = 3) -> Iterator[Cluster]:
+    """Nodes that share the hash slots evenly; skips where the server has no cluster mode."""
+    with folder() as where, ExitStack() as running:
+        options = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
+        made = Cluster(
+            [EmbeddedRedis(where / str(n), port=bus_port(), binary=binary, options=options) for n in range(size)]
+        )
+        try:
+            for node in made.nodes:
+                running.enter_context(node)
+        except ServerUnfit as unfit:
+            pytest.skip(f"this server has no cluster mode: {unfit}")
+        for number, node in enumerate(made.nodes):
+            made.say(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            made.say(
+                node, "CLUSTER", "ADDSLOTS", *range(HASH_SLOTS * number // size, HASH_SLOTS * (number + 1) // size)
+            )
+            made.say(made.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port)
+        end = time.monotonic() + 30
+        while not all(b"cluster_state:ok" in made.say(node, "CLUSTER", "INFO") for node in made.nodes):
+            assert time.monotonic() < end, "the nodes never became a cluster"
+            time.sleep(0.05)
+        yield made
+
+
+def bus_port() -> int:
+    """A free port beside which the port of the cluster's bus, 10,000 higher, is free too."""
+    while True:
+        port = free_port()
+        with socket.socket() as probe:
+            if port < 55_000 and probe.connect_ex(("127.0.0.1", port + 10_000)) != 0:
+                return port

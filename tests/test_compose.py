@@ -198,4 +198,5 @@ def test_every_container_starts_without_rights_that_it_does_not_need() -> None:
         service = services(file)[name]
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"] == {"driver": "local"}, f"{name}: logs that are not rotated fill the disk"
     assert services(HEAD)["redis"]["user"] == "999:999"

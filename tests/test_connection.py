@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from shared.address import without_secrets
 from shared.broker import Broker
 from shared.config import Settings
-from shared.connection import ANSWER_S, BLOCK_S, CommandRefused, Unreachable, means_away, without_secrets
+from shared.connection import ANSWER_S, BLOCK_S, CommandRefused, Unreachable, means_away
 from shared.embedded import EmbeddedRedis
 from shared.errors import ServerAway, ServerUnfit
 from shared.schema import GROUP

@@ -135,6 +135,9 @@ def test_the_command_ends_with_one_where_a_service_is_not_well(service: str, tmp
     options = {"cwd": ROOT, "capture_output": True, "text": True, "env": {**os.environ, FOLDER: str(tmp_path)}}
     ill = subprocess.run(command, check=False, **options)  # type: ignore[call-overload]
     assert (ill.returncode, ill.stdout.count("\n")) == (1, 1)
+    (tmp_path / service).write_text("redis is away")
+    away = subprocess.run(command, check=False, **options)  # type: ignore[call-overload]
+    assert (away.returncode, away.stdout) == (1, f"{service}: redis is away\n")
     (tmp_path / service).write_text("")
     well = subprocess.run(command, check=False, **options)  # type: ignore[call-overload]
     assert (well.returncode, well.stdout) == (0, "")

@@ -114,11 +114,27 @@ def test_each_role_may_do_its_own_work_and_nothing_else(guarded: Guarded, admin:
 
 
 def test_without_a_password_or_with_a_wrong_one_nothing_is_answered(guarded: Guarded) -> None:
-    for url in (guarded.server.url, guarded.server.url.replace("unix://", "unix://worker:wrong@")):
+    for user in ("", "worker:wrong@", "default:wrong@"):
+        url = guarded.server.url.replace("unix://", f"unix://{user}")
         client: Any = Broker(Settings(redis_url=url, deployment="d")).client
         for command in (["PING"], ["GET", "x"], ["INFO"]):
             with pytest.raises(Unreachable):
                 client.execute_command(*command)
+
+
+@pytest.mark.parametrize("binary", BINARIES, ids=name_of)
+def test_what_the_scripts_wrote_is_there_after_a_restart(binary: Path) -> None:
+    """Redis replays transactions as the default user, and throws away what that one may not do."""
+    with folder() as where:
+        (where / "users.acl").write_text(access_list("d", PASSWORDS, version_of(binary)))
+        options = ["--aclfile", str(where / "users.acl")]
+        server = EmbeddedRedis(where, binary=binary, durability="always", options=options)
+        with server:
+            broker = Guarded(server, version_of(binary)).broker("publisher")
+            publish(broker, "kept")
+            server.stop()
+            server.start()
+            assert Observer(Guarded(server, version_of(binary)).broker("reader")).next_due() is not None
 
 
 def refusals(admin: Broker) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.supervision import ROOT, VISIBLE, configuration, devices_of
+from deploy.supervision import ROOT, VISIBLE, can_be_opened, configuration, devices_of
 from models.diffusion import choose_device
 from services.agent import program
 from shared.errors import ModelError, SettingsError
@@ -61,7 +61,11 @@ def test_both_workers_of_a_slot_see_its_device_and_nobody_else_sees_one() -> Non
     found = programs_of(configuration(Path("/f"), SOCKET, 2, {}, devices=("0", "MIG-1")))
     for slot, device in enumerate(("0", "MIG-1")):
         for stage in STAGES:
-            assert found[program(slot, stage)]["environment"] == f'{VISIBLE}="{device}"'
+            assert found[program(slot, stage)]["environment"] == f'CASCADE_SHARES="1",{VISIBLE}="{device}"'
+    shared = programs_of(configuration(Path("/f"), SOCKET, 3, {}, devices=("0", "1", "0")))
+    assert [shared[program(slot, "light")]["environment"].split(",")[0] for slot in range(3)] == [
+        f'CASCADE_SHARES="{share}"' for share in (2, 1, 2)
+    ]
     assert VISIBLE not in found["agent"]["environment"] + found["supervisord"]["environment"]
     assert VISIBLE not in configuration(Path("/f"), SOCKET, 2, {}), "a run on one machine leaves it to CUDA"
 
@@ -108,7 +112,7 @@ def test_slots_come_from_the_environment_and_the_command_line_wins() -> None:
         found = programs_of(out)
         assert code == 0
         assert len(found["group:workers"]["programs"].split(",")) == slots * len(STAGES)
-        assert found[program(slots - 1, "heavy")]["environment"] == f'{VISIBLE}="{slots - 1}"'
+        assert f'{VISIBLE}="{slots - 1}"' in found[program(slots - 1, "heavy")]["environment"]
         assert "control" not in found
 
 
@@ -125,3 +129,12 @@ def test_a_slot_whose_gpu_is_not_there_says_which(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv(VISIBLE)
     with pytest.raises(ModelError, match="sees no CUDA device here; use --gpu cpu"):
         choose_device("a100-80g")
+
+
+def test_where_the_output_cannot_be_opened_programs_log_into_files(tmp_path: Path) -> None:
+    assert can_be_opened(tmp_path / "log")
+    assert not can_be_opened(tmp_path), "as supervisor would be refused a pipe of root's, and start nothing"
+    spoken = programs_of(configuration(Path("/f"), SOCKET, 1, {}, spoken=True))
+    written = programs_of(configuration(Path("/f"), SOCKET, 1, {}))
+    assert (spoken["agent"]["stdout_logfile"], spoken["agent"]["stdout_logfile_maxbytes"]) == ("/dev/fd/1", "0")
+    assert (written["agent"]["stdout_logfile"], written["agent"]["stdout_logfile_maxbytes"]) == ("/f/agent.log", "10MB")

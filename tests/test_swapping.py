@@ -218,6 +218,11 @@ def test_both_stay_only_where_the_measured_memory_of_both_fits(monkeypatch: pyte
     assert both_fit(measured(3.0, 5.0), "cpu")
     assert not both_fit(measured(3.0, 5.1), "cpu")
     assert not both_fit(measured(3.0, 0.0), "cpu"), "what was not measured is not guessed"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (0, 18 * 2**30))
+    assert both_fit(measured(3.0, 5.0), None, shares=2), "half of 18 GiB, less what torch itself takes twice"
+    assert not both_fit(measured(3.0, 5.0), None, shares=3)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert not isinstance(open_backend("diffusers", measured(3.0, 5.0), "heavy", "cpu", "auto"), Parkable)
     assert isinstance(open_backend("diffusers", measured(3.0, 5.1), "heavy", "cpu", "auto"), Parkable)
 

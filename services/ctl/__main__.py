@@ -1,6 +1,7 @@
 """What people ask of a running deployment.
 
     python -m services.ctl status [--once]                  what it does, every second
+    python -m services.ctl where                            which server of a cluster holds the deployment
     python -m services.ctl plan [--history N] [--explain]   what was planned, and which constraint binds
     python -m services.ctl submit "a red cat" [--wait] [--open] [--out FILE]
     python -m services.ctl watch ID | cancel ID
@@ -21,7 +22,7 @@ from typing import Final
 
 from rich.console import Console
 
-from services.ctl import keys, letters, orders, plans, prompts, status
+from services.ctl import keys, letters, orders, plans, prompts, status, where
 from services.ctl.command import Commands
 from shared.broker import Broker
 from shared.config import load, parser
@@ -37,6 +38,7 @@ COMMANDS: Final[tuple[Callable[[Commands], None], ...]] = (
     orders.add,
     letters.add,
     keys.add,
+    where.add,
 )
 
 
