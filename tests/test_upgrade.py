@@ -47,6 +47,7 @@ def tree_of(folder: Path, version: str) -> Path:
     for name, old, new in (
         ("schema", f'VERSION: Final = "{VERSION}"', f'VERSION: Final = "{version}"'),
         ("messages", '{"version": VERSION, ', '{"version": VERSION, "tone": "warm", '),
+        ("plans", "    version: int = 0\n", '    version: int = 0\n    mood: str = "calm"\n'),
     ):
         file = folder / "shared" / f"{name}.py"
         text = file.read_text()
@@ -139,6 +140,24 @@ def test_a_newer_major_is_left_to_its_own_workers_and_ours_is_read_by_both(here:
     assert {each.end for each in done.values()} == {"heavy"}
     for number in range(3):
         assert slots_of(done[f"theirs {number}"]) == (THEIRS["light"], THEIRS["heavy"])
+
+
+def test_a_plan_of_the_newer_version_is_obeyed_and_people_can_look_with_either(here: Broker, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        cast = Cast(here, tree_of(tmp_path / "newer", "1.1"), stack)
+        cast.start(ROOT)
+        cast.start(cast.tree)
+        stack.enter_context(service(cast.settings, "control", root=cast.tree))
+        until(lambda: here.client.hget(here.keys.plan, "mood") == b"calm", "their planner plans")
+        until(lambda: (plan := here.plan()) is not None and len(plan.assignment) == 4, "for the workers of both")
+        publish(here, "ours", prompt="from ours", allowance_s=LONG_S)
+        cast.submit("from theirs")
+        assert {each.prompt for each in cast.settled(2) if each.answered} == {"from ours", "from theirs"}
+        environment = {**os.environ, **environment_of(cast.settings), "COLUMNS": "200"}
+        for tree in (ROOT, cast.tree):
+            for words in (["status", "--once"], ["plan"], ["watch", "ours"], ["deadletters", "list"]):
+                command = [sys.executable, "-m", "services.ctl", *words]
+                subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True, timeout=120)
 
 
 def script_calls(broker: Broker) -> int:
