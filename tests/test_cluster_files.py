@@ -149,9 +149,9 @@ def test_answers_that_are_less_heavy_than_planned_are_told() -> None:
 
 def test_a_nodes_first_picture_counts_from_when_it_was_ready() -> None:
     drawn = [outcome(1, 18.0), outcome(2, 21.0, "b-0-light-x"), outcome(3, 25.0, "b-1-light-x")]
-    assert first_picture(STEPS, drawn) == (2.0, 3.0)
-    assert first_picture(STEPS, drawn[:1]) == (float("inf"), float("inf"))
-    assert first_picture(STEPS[:1], drawn) == (None, None)
+    assert first_picture(("b", 20.0), drawn) == (2.0, 3.0)
+    assert first_picture(("b", 20.0), drawn[:1]) == (float("inf"), float("inf"))
+    assert first_picture(None, drawn) == (None, None)
 
 
 def test_the_accounts_see_what_is_lost_answered_twice_late_or_never_heard_of() -> None:
@@ -164,6 +164,7 @@ def test_the_accounts_see_what_is_lost_answered_twice_late_or_never_heard_of() -
             observer=SimpleNamespace(plans=lambda *_: (PLANS, "")), settings=SimpleNamespace(plan_period_s=1.0)
         ),
         steps=STEPS,
+        first_ready=("b", 20.0),
         broken=["something else"],
         restarts=0,
     )

@@ -112,6 +112,11 @@ class Cluster:
         """How many of a node's slots can draw with both models."""
         return sum(slot.node == name and len(slot.stages) == 2 for slot in self.observer.slots())
 
+    def ready_workers(self, name: str) -> int:
+        """How many of a node's workers are ready, of either stage."""
+        workers = self.observer.about(self.observer.worker_names(name))
+        return sum(about.get("ready") == "1" for about in workers)
+
     def join(self, name: str) -> None:
         """Start a node's compose file and wait until all its slots can draw; raises CascadeError."""
         self.nodes[name].up()

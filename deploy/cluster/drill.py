@@ -46,6 +46,7 @@ class Drill:
         self.witness = Witness(Broker(cluster.settings), NEVER_S)
         self.clients = Clients(cluster.network.hosts["head"].address, cluster.key, CLIENT_S)
         self.steps: list[Step] = []
+        self.first_ready: tuple[str, float] | None = None  # of the node that joined: its name, and when
         self.broken: list[str] = []
         self.restarts = 0
         self._scale = scale
@@ -80,13 +81,13 @@ class Drill:
         self.steps.append(Step(what, self.cluster.broker.now(), node, wanted))
 
     def join(self, name: str) -> None:
-        """Start a node's compose file; the step is when its first worker is ready."""
+        """Start a node's compose file; the step is when all its slots can draw, its first worker is noted apart."""
         self._say(f"{time.monotonic() - self._began:6.1f} s  {name} starts")
         self.cluster.nodes[name].up()
-        wait = self.cluster.until
-        wait(lambda: self.cluster.able(name), f"a slot of {name} can draw")
-        self.note(f"{name} joins", name, self.cluster.specs[name].slots)
+        self.cluster.until(lambda: self.cluster.ready_workers(name), f"a worker of {name} is ready")
+        self.first_ready = (name, self.cluster.broker.now())
         self.cluster.await_slots(name)
+        self.note(f"{name} joins", name, self.cluster.specs[name].slots)
 
     def drain(self, name: str) -> None:
         """Empty a node with the command for it."""

@@ -63,7 +63,7 @@ def judged(drill: Drill, scenario: Scenario) -> Verdict:
     refused = offering.refused + max(0, clients.asked - len(entered))  # the door let none of the others in
     ledger = account(outcomes, len(offering.said) + clients.asked, refused)
     plans = drill.cluster.observer.plans("0", 10_000)[0]
-    begun_s, drawn_s = first_picture(drill.steps, outcomes)
+    begun_s, drawn_s = first_picture(drill.first_ready, outcomes)
     verdict = Verdict(
         seconds=drill.steps[-1].at - drill.steps[0].at,
         restarts=drill.restarts,
@@ -129,7 +129,8 @@ def phases_of(steps: Sequence[Step], plans: Sequence[Plan], outcomes: Sequence[O
         standing = [plan for plan in plans if plan.made < following.at]
         since = [plan for plan in standing if plan.made >= step.at]
         met = next((plan.made - step.at for plan in since if _used(plan, step.node) == step.wanted), None)
-        if met is None and standing and not since and _used(standing[-1], step.node) == step.wanted:
+        in_force = [plan for plan in standing if plan.made < step.at][-1:]
+        if in_force and _used(in_force[0], step.node) == step.wanted:
             met = 0.0
         settled = [each for each in outcomes if step.at + FOLLOWS_S <= each.published < following.at and each.answered]
         heavy = sum(each.end == "heavy" for each in settled)
@@ -151,16 +152,19 @@ def _used(plan: Plan, node: str) -> int:
     return sum(slot.startswith(f"{node}:") for slot in plan.assignment)
 
 
-def first_picture(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
-    """Seconds from the first ready worker of the node that joined until its first picture was begun, and drawn."""
-    joined = next((step for step in steps if step.what.endswith("joins")), None)
-    if joined is None:
+def first_picture(ready: tuple[str, float] | None, outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
+    """Seconds from the first ready worker of the node that joined until its first picture was begun, and drawn.
+
+    `ready`: the node's name, and when; None where none joined.
+    """
+    if ready is None:
         return None, None
+    name, since = ready
     visits: list[Visit] = [visit for outcome in outcomes for visit in outcome.visits]
-    own = [visit for visit in visits if visit.worker.startswith(f"{joined.node}-")]
+    own = [visit for visit in visits if visit.worker.startswith(f"{name}-")]
     if not own:
-        return float("inf"), float("inf")
-    return min(each.started for each in own) - joined.at, min(each.finished for each in own) - joined.at
+        return math.inf, math.inf
+    return min(each.started for each in own) - since, min(each.finished for each in own) - since
 
 
 def unfollowed(phases: Sequence[Phase]) -> Iterator[str]:

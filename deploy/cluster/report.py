@@ -59,7 +59,7 @@ def row(name: str, scenario: Scenario, verdict: Verdict, command: str) -> list[s
         verdict.clients,
         verdict.clients_again,
         ledger.refused,
-        verdict.lost,
+        len(verdict.lost),
         len(ledger.twice),
         ledger.late,
     )
