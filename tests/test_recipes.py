@@ -1,4 +1,4 @@
-"""The redis-cli recipes of deploy/README.md, run as they are printed, and what each must show."""
+"""The redis-cli recipes of deploy/redis/recipes.md, run as they are printed, and what each must show."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SHOWS = {
 
 
 def recipes() -> list[str]:
-    found = re.search(r"```sh recipes\n(.*?)```", (ROOT / "deploy" / "README.md").read_text(), re.DOTALL)
+    found = re.search(r"```sh recipes\n(.*?)```", (ROOT / "deploy" / "redis" / "recipes.md").read_text(), re.DOTALL)
     assert found
     return found.group(1).strip().splitlines()
 
