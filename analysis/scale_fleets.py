@@ -41,9 +41,13 @@ TYPES: Final = (GpuType("type-a", 0.5, 1.0), GpuType("type-b", 0.3, 0.55), GpuTy
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A policy's run on a fleet; `prompts_per_s` in the mean, `peak_per_s` over ten seconds; what simulating took."""
+    """A policy's run on a fleet; `prompts_per_s` in the mean, `peak_per_s` over ten seconds; what simulating took.
+
+    `trace`: its label, which says so where it stands in for the published one.
+    """
 
     cascade: str
+    trace: str
     gpus: int
     policy: str
     prompts_per_s: float
@@ -99,7 +103,7 @@ def simulated(cascade: Cascade, gpus: int, policies: tuple[str, ...], time_facto
     own, slots = of_types(cascade), mixed(gpus)
     paces = {each.name: each.pace for each in TYPES}
     larger = sum(1 / paces[slot.gpu] for slot in slots) / published_on
-    _, arrivals = read_arrivals(trace)
+    label, arrivals = read_arrivals(trace)
     offered = scale(arrivals, rate=larger * time_factor, time=time_factor)
     peak = peak_rate(offered)
     for name in policies:
@@ -109,4 +113,4 @@ def simulated(cascade: Cascade, gpus: int, policies: tuple[str, ...], time_facto
         run = simulate(offered, scenario)
         wall_s, processor_s = time.perf_counter() - began, time.process_time() - spent_s
         mean = len(offered) / offered[-1].at_s
-        yield Fleet(cascade.name, gpus, name, mean, peak, wall_s, processor_s, summarise(run, own))
+        yield Fleet(cascade.name, label, gpus, name, mean, peak, wall_s, processor_s, summarise(run, own))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from analysis.scale_fleets import SOLVER, TRACES, TYPES, Fleet
+from analysis.scale_fleets import SOLVER, TYPES, Fleet
 from analysis.scale_limits import (
     BITS_A_PIXEL,
     BUDGET_SHARE,
@@ -82,7 +82,7 @@ def _measured(costs: Costs) -> Iterator[str]:
                 _per(costs.prompt_s, "/s"),
             ),
             (
-                "the same with two Python clients on the same two cores, batches of 32",
+                "the same, measured whole with its clients on the same two cores, batches of 32",
                 "",
                 f"{costs.whole_per_s:,.0f}/s",
             ),
@@ -178,9 +178,7 @@ def _simulated(fleets: Sequence[Fleet], time_factor: float) -> Iterator[str]:
     types = ", ".join(
         f"{100 * each.share:.0f} % {each.name} ({each.pace:g} times the A100's seconds)" for each in TYPES
     )
-    traces = ", ".join(
-        f"{name} on {trace}" for name, (trace, _) in TRACES.items() if name in {f.cascade for f in fleets}
-    )
+    traces = ", ".join(dict.fromkeys(f"{each.cascade} on {each.trace}" for each in fleets))
     yield "## Large fleets of mixed GPU types, simulated"
     yield ""
     yield said(SIMULATED, types=types, node=SLOTS_A_NODE, traces=traces, solver=SOLVER, time_factor=time_factor)

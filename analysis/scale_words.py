@@ -33,7 +33,7 @@ Hashing spreads few names unevenly: {spread}. Few large deployments are placed b
 `redis-cli --cluster reshard`, which moves a slot with all that is in it.
 """
 SIMULATED: Final = """
-Made-up types: {types}; nodes of {node}. The published traces ({traces}) with as many more prompts as the fleet
+Made-up types: {types}; nodes of {node}. The traces ({traces}) with as many more prompts as the fleet
 draws more than the published one, squeezed into {time_factor:g} of their length; solver {solver}. *by lot* is the
 random control: the same heavy share drawn by lot, on a curve that is assumed. Solve times are of the wall on this
 machine, which others used too; processor: the whole simulation.

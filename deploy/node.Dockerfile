@@ -5,6 +5,10 @@
 FROM python:3.11.13-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /cascade
+# What Triton and Inductor build with, where CASCADE_SPEED asks for compile.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
 COPY requirements.txt .
 ARG TORCH_INDEX=
 # Torch alone first: it is nine tenths of the image, and changes less often than the rest.

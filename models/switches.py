@@ -118,7 +118,7 @@ def switches_of(model: Model, device: str, environment: Mapping[str, str] = os.e
     The error names where the word stands.
     """
     source, text = f"model {model.name!r}", model.speed
-    if SETTING in environment:
+    if environment.get(SETTING):  # a compose file sets it empty where nobody asked for anything
         source, text = SETTING, environment[SETTING]
     try:
         return parse(text or "default", device)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster.cluster import MADE_UP, Cluster, Node
+from deploy.cluster.cluster import MADE_UP, PROFILED, Cluster, Node
 from deploy.cluster.containers import Container
 from deploy.cluster.drill import Drill
 from deploy.cluster.judging import judged
@@ -176,10 +176,16 @@ def test_nodes_come_and_go_and_the_head_restarts_while_prompts_are_served(cluste
     # The figures are those of `make cluster`; a crowded machine is given more here, but never a lost prompt.
     short = Scenario("a short cut", a_short_life, (), per_s=2.0, violation=0.1)
     drill = Drill(cluster, short.per_s, 1.0, lambda _: None)
+    before = cluster.agent("gpu-1").processes()
     with drill.under_load():
         a_short_life(drill)
     verdict = judged(drill, short)
-    assert (verdict.lost, verdict.ledger.twice, drill.broken) == (0, (), [])
+    assert cluster.agent("gpu-1").processes() == before, "agent, workers and supervisor survive the head's restart"
+    starts = {name: container.starts for name, container in cluster.head.containers.items()}
+    assert starts == {"redis": 2, "control": 2, "keeper": 1, "gateway": 1}, "the head survives the nodes'"
+    assert drill.clients.unheard == []
+    assert drill.clients.answered > 10
+    assert (verdict.lost, verdict.ledger.twice, drill.broken) == ((), (), [])
     assert not [words for words in verdict.broken if "overlap" in words or "older plan" in words]
     assert verdict.ledger.offered > 60
     assert verdict.ledger.violation <= short.violation, verdict.missed
@@ -240,6 +246,13 @@ def test_a_node_that_is_cut_off_and_dies_leaves_the_plan_and_comes_back(cluster:
         cluster.network.heal("gpu-1")
     cluster.until(lambda: cluster.planned("gpu-1") == 2 and well(node), "it is back", SLOW_S)
     assert node.starts == started + 1
+
+
+def test_a_slot_that_is_a_share_of_a_gpu_sees_that_gpu_and_is_planned_as_its_type(cluster: Cluster) -> None:
+    (worker,) = cluster.agent("gpu-2").processes("--stage light --slot 0")
+    assert b"CUDA_VISIBLE_DEVICES=0\0" in Path(f"/proc/{worker}/environ").read_bytes()
+    gpus = {slot.node: slot.gpu for slot in cluster.observer.slots()}
+    assert gpus == {"gpu-1": PROFILED, "gpu-2": MADE_UP}
 
 
 def test_a_node_that_nobody_knows_is_not_drained(cluster: Cluster) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from deploy.cluster.cluster import HEAD_FILE, MADE_UP, NODE_FILE, PROFILED
 from deploy.cluster.composefile import Mount, filled_in, read_services, seconds, words
-from deploy.cluster.drill import Step
+from deploy.cluster.drill import Drill, Step
 from deploy.cluster.image import image_of, number_of
-from deploy.cluster.judging import Phase, first_picture, phases_of, unfollowed
+from deploy.cluster.judging import Phase, first_picture, judged, phases_of, unfollowed
 from deploy.cluster.scenarios import SCENARIOS
 from deploy.supervision import ROOT
 from shared.errors import SettingsError
@@ -149,6 +152,34 @@ def test_a_nodes_first_picture_counts_from_when_it_was_ready() -> None:
     assert first_picture(STEPS, drawn) == (2.0, 3.0)
     assert first_picture(STEPS, drawn[:1]) == (float("inf"), float("inf"))
     assert first_picture(STEPS[:1], drawn) == (None, None)
+
+
+def test_the_accounts_see_what_is_lost_answered_twice_late_or_never_heard_of() -> None:
+    answers = [outcome(1, 26.0), outcome(1, 26.0), replace(outcome(2, 44.0), finished=50.0)]
+    drill = SimpleNamespace(
+        witness=SimpleNamespace(outcomes=answers),
+        offering=SimpleNamespace(said=dict.fromkeys(["p1", "p2", "p3", "p4"], "accepted"), refused=0),
+        clients=SimpleNamespace(asked=1, answered=0, again=5, refused=[], unheard=["0: timed out"]),
+        cluster=SimpleNamespace(
+            observer=SimpleNamespace(plans=lambda *_: (PLANS, "")), settings=SimpleNamespace(plan_period_s=1.0)
+        ),
+        steps=STEPS,
+        broken=["something else"],
+        restarts=0,
+    )
+    drill.offering.accepted = set(drill.offering.said)
+    found = judged(cast(Drill, drill), SCENARIOS["node"])
+    assert found.lost == ("p3", "p4")
+    assert found.broken[:5] == (
+        "something else",
+        "2 lost: ['p3', 'p4']",
+        "1 answered twice",
+        "violation 40.00% is more than 1.0%",  # one late, and one client to whom the door did not answer
+        "the new node began to draw after inf s, more than 2 planning periods",
+    )
+    assert "no answer for client 0: timed out" in found.broken
+    (late,) = found.missed
+    assert late.startswith("p2 light () ended after 6.00 s of 5.00, published 4.0 s after: b is drained; light at a-0")
 
 
 def test_the_scenarios_have_nodes_of_two_types_and_unlike_numbers_of_slots() -> None:

@@ -14,6 +14,7 @@ from deploy.runner import Run
 from deploy.secrets import OF_A_NODE, SERVER, USERS_FILE, make_secrets
 from deploy.supervision import HEAD as HEADS_SERVICES
 from deploy.supervision import ROOT, STOP_WAIT_S
+from models.switches import SETTING
 from shared.broker import Broker
 from shared.config import PREFIX, Settings
 from shared.embedded import server_binaries
@@ -102,7 +103,7 @@ def test_the_secrets_command_makes_every_file_that_is_mounted(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("file", "name"), OURS, ids=lambda each: getattr(each, "stem", each))
 def test_every_variable_is_a_setting(file: Path, name: str) -> None:
-    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    known = {PREFIX + field.upper() for field in Settings.model_fields} | {SETTING}
     given = {each for each in services(file)[name].get("environment", {}) if each.startswith(PREFIX)}
     assert given <= known
 

@@ -30,6 +30,7 @@ def test_a_wrong_switch_is_one_clear_error(text: str, said: str) -> None:
 def test_the_environment_wins_over_the_row_and_the_row_over_the_default() -> None:
     row = Model("m", "m", steps=1, guidance=0.0, size=8, memory_gib=0.1, speed="channels_last")
     assert switches_of(row, "cuda", {}) == Switches(channels_last=True)
+    assert switches_of(row, "cuda", {"CASCADE_SPEED": ""}) == Switches(channels_last=True)
     assert switches_of(row, "cuda", {"CASCADE_SPEED": "none"}) == Switches()
     assert switches_of(MODEL, "cuda", {}) == parse("default", "cuda")
     assert parse("default,compile", "cuda").names == parse("all", "cuda").names

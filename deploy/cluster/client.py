@@ -14,11 +14,12 @@ from typing import Final
 AGAIN_S: Final = 0.2
 PATIENCE_S: Final = 30.0
 AT_ONCE: Final = 16
+DRAWN_BY_SLEEPING: Final = 410  # the prompt ended well, and a worker that sleeps left no picture to send
 ASKED: Final = "a cat for client"  # how their prompts begin
 
 
 class Clients(threading.Thread):
-    """One more every `every_s`, until told to stop. `refused`: what the door said to those that got no picture.
+    """One more every `every_s`, until told to stop. `refused`: what the door said to those it gave none.
     `unheard`: those that never got an answer.
 
     `again`: how often one of them had to ask again.
@@ -56,6 +57,8 @@ class Clients(threading.Thread):
             try:
                 self._ask(number)
             except urllib.error.HTTPError as wrong:
+                if wrong.code == DRAWN_BY_SLEEPING:
+                    return self._count_answer()
                 said = f"{number}: {wrong.code} {wrong.read()[:200].decode(errors='replace')}"
                 if wrong.code != 503 or time.monotonic() > end:
                     return self._end(self.refused, said)
@@ -63,9 +66,7 @@ class Clients(threading.Thread):
                 if time.monotonic() > end:
                     return self._end(self.unheard, f"{number}: {wrong}")
             else:
-                with self._lock:
-                    self.answered += 1
-                return None
+                return self._count_answer()
             with self._lock:
                 self.again += 1
             time.sleep(AGAIN_S)
@@ -76,6 +77,10 @@ class Clients(threading.Thread):
         headers["Idempotency-Key"] = f"client-{number}"
         with urllib.request.urlopen(urllib.request.Request(self._url, body, headers), timeout=PATIENCE_S) as answer:
             answer.read()
+
+    def _count_answer(self) -> None:
+        with self._lock:
+            self.answered += 1
 
     def _end(self, those: list[str], said: str) -> None:
         with self._lock:

@@ -148,6 +148,8 @@ class Cluster:
         models = self.folder / "models"
         models.mkdir(exist_ok=True)
         given = {"NODE_NAME": node.name, "SLOTS": str(node.slots), "GPU": node.gpu, "MODELS": str(models)}
+        if node.gpu == MADE_UP:  # two slots to a GPU
+            given["DEVICES"] = ",".join(str(slot // 2) for slot in range(node.slots))
         return given | {"BACKEND": self._backend, "RESIDENT": "true"}
 
     def _secrets(self) -> dict[str, str]:

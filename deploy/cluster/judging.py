@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from deploy.cluster.client import ASKED
+from deploy.cluster.client import ASKED, Clients
 from deploy.cluster.drill import Drill, Step
 from deploy.cluster.scenarios import Scenario
 from shared.ledger import Ledger, account, overlaps
@@ -46,7 +46,7 @@ class Verdict:
     seconds: float
     restarts: int
     ledger: Ledger
-    lost: int
+    lost: tuple[str, ...]
     clients: int
     clients_again: int
     begun_s: float | None
@@ -62,41 +62,49 @@ def judged(drill: Drill, scenario: Scenario) -> Verdict:
     entered = {outcome.id for outcome in outcomes if outcome.prompt.startswith(ASKED)}
     refused = offering.refused + max(0, clients.asked - len(entered))  # the door let none of the others in
     ledger = account(outcomes, len(offering.said) + clients.asked, refused)
-    lost = offering.accepted - {outcome.id for outcome in outcomes}
     plans = drill.cluster.observer.plans("0", 10_000)[0]
-    phases = tuple(phases_of(drill.steps, plans, outcomes))
     begun_s, drawn_s = first_picture(drill.steps, outcomes)
-    period_s = drill.cluster.settings.plan_period_s
-    broken = list(drill.broken)
-    if lost:
-        broken.append(f"{len(lost)} lost: {sorted(lost)[:5]}")
-    if ledger.twice:
-        broken.append(f"{len(ledger.twice)} answered twice")
-    if ledger.violation > scenario.violation:
-        broken.append(f"violation {ledger.violation:.2%} is more than {scenario.violation:.1%}")
-    if begun_s is not None and begun_s > PERIODS * period_s:
-        broken.append(f"the new node began to draw after {begun_s:.1f} s, more than {PERIODS} planning periods")
-    if found := overlaps(outcomes):
-        broken.append(f"{len(found)} batches overlap on their slot: {found[0]}")
-    if any(before.version >= after.version for before, after in pairwise(plans)):
-        broken.append("an older plan took the place of a newer one")
-    broken += unfollowed(phases)
-    # A client who asks for as long as its patience lasts must have an answer, whatever restarts meanwhile.
-    broken += [f"no answer for client {words}" for words in clients.unheard]
-    seconds = drill.steps[-1].at - drill.steps[0].at
-    return Verdict(
-        seconds,
-        drill.restarts,
-        ledger,
-        len(lost),
-        clients.asked,
-        clients.again,
-        begun_s,
-        drawn_s,
-        phases,
-        tuple(broken),
-        _missed(drill.steps, outcomes),
+    verdict = Verdict(
+        seconds=drill.steps[-1].at - drill.steps[0].at,
+        restarts=drill.restarts,
+        ledger=ledger,
+        lost=tuple(sorted(offering.accepted - {outcome.id for outcome in outcomes})),
+        clients=clients.asked,
+        clients_again=clients.again,
+        begun_s=begun_s,
+        drawn_s=drawn_s,
+        phases=tuple(phases_of(drill.steps, plans, outcomes)),
+        broken=tuple(drill.broken),
+        missed=_missed(drill.steps, outcomes),
     )
+    return replace(verdict, broken=(*drill.broken, *_broken(drill, scenario, verdict, plans)))
+
+
+def _broken(drill: Drill, scenario: Scenario, verdict: Verdict, plans: Sequence[Plan]) -> Iterator[str]:
+    """What must hold and does not, in words."""
+    outcomes, ledger = drill.witness.outcomes, verdict.ledger
+    if verdict.lost:
+        yield f"{len(verdict.lost)} lost: {list(verdict.lost[:5])}"
+    if ledger.twice:
+        yield f"{len(ledger.twice)} answered twice"
+    if ledger.violation > scenario.violation:
+        yield f"violation {ledger.violation:.2%} is more than {scenario.violation:.1%}"
+    if verdict.begun_s is not None and verdict.begun_s > PERIODS * drill.cluster.settings.plan_period_s:
+        yield f"the new node began to draw after {verdict.begun_s:.1f} s, more than {PERIODS} planning periods"
+    if found := overlaps(outcomes):
+        yield f"{len(found)} batches overlap on their slot: {found[0]}"
+    if any(before.version >= after.version for before, after in pairwise(plans)):
+        yield "an older plan took the place of a newer one"
+    yield from unfollowed(verdict.phases)
+    yield from _unanswered(drill.clients, outcomes)
+
+
+def _unanswered(clients: Clients, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """A client who asks for as long as its patience lasts must have an answer, whatever restarts meanwhile."""
+    drawn = {outcome.id for outcome in outcomes if outcome.prompt.startswith(ASKED) and outcome.answered}
+    if clients.answered + len(clients.unheard) < len(drawn):
+        yield f"{len(drawn)} prompts of clients were drawn, {clients.answered} clients told: {clients.refused[:2]}"
+    yield from (f"no answer for client {words}" for words in clients.unheard)
 
 
 def _missed(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
@@ -26,18 +27,26 @@ from shared.process import die_with_parent
 PATIENCE_S: Final = 5.0
 TOOLS: Final = ("ip", "unshare", "nsenter")
 TRIES: Final = 100
+# Seen by nobody: what is mounted in a namespace of one's own goes with it.
+TRIAL: Final = """mount -t tmpfs trial /tmp && mkdir /tmp/written /tmp/work /tmp/root
+mount -t overlay trial -o lowerdir=/,upperdir=/tmp/written,workdir=/tmp/work /tmp/root"""
 
 
+@lru_cache(maxsize=1)
 def obstacle() -> str:
-    """Why namespaces can't be made here, in a few words; empty where they can."""
+    """Why hosts and containers can't be made here, in a few words; empty where they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"{', '.join(missing)} not found: install iproute2 and util-linux"
     tried = subprocess.run(
-        ["unshare", "--net", "--mount", "--pid", "true"], capture_output=True, text=True, check=False
+        ["unshare", "--net", "--mount", "--pid", "--fork", "sh", "-ec", TRIAL],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
+    said = tried.stderr.strip().splitlines() or ["no reason given"]
+    return f"no namespaces or overlays here: {said[-1]}" if tried.returncode else ""
 
 
 @dataclass(frozen=True, slots=True)
