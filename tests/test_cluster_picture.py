@@ -1,4 +1,4 @@
-"""What a newcomer does: the head with a node of one CPU slot, another CPU node on another host, and a picture."""
+"""What a newcomer does: the head with a node of two CPU slots, another CPU node on another host, and a picture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLOW_S = 60.0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """`docker compose --profile node up -d` on the head, the CPU node's file on another host."""
+    """`docker compose --profile node up -d` on the head, which has two slots, the CPU node's file on another host."""
     with tempfile.TemporaryDirectory(prefix="cascade-cluster-") as folder:
         far = Node("far", 1, gpu="")
         profiles = ["node"]
@@ -34,7 +34,7 @@ def cluster() -> Iterator[Cluster]:
                 Path(folder), [far], node_file=CPU_FILE, cascade="tiny", backend="diffusers", profiles=profiles
             ) as running:
                 running.join("far")
-                running.until(lambda: running.able("cpu-1") == 1, "the head's own node can draw")
+                running.until(lambda: running.able("cpu-1") == 2, "the head's own node can draw")
                 yield running
         except ServerUnfit as wrong:
             pytest.skip(str(wrong))
@@ -58,7 +58,7 @@ def test_a_picture_comes_for_who_has_a_key(cluster: Cluster) -> None:
 
 
 def test_both_nodes_are_in_the_plan_and_the_people_s_command_shows_them(cluster: Cluster) -> None:
-    cluster.until(lambda: cluster.planned("far") == cluster.planned("cpu-1") == 1, "both are planned for", SLOW_S)
+    cluster.until(lambda: (cluster.planned("far"), cluster.planned("cpu-1")) == (1, 2), "both are planned for", SLOW_S)
     said = cluster.ctl("status")
     assert "far" in said
     assert "cpu-1" in said
