@@ -15,6 +15,7 @@ from shared.config import Settings
 from shared.connection import ANSWER_S, CommandRefused, Connection, Unreachable
 from shared.errors import ServerUnfit
 
+SCRIPTS: Final = "run scripts"
 SAMPLES: Final = 5  # of the clock; the one that came back soonest counts
 # How a stranger is refused: he must name himself, or comes from elsewhere to a server in protected mode.
 _TURNED_AWAY: Final = ("NOAUTH", "Authentication required", "NOPERM", "DENIED")
@@ -172,7 +173,7 @@ def lacking(connection: Connection, role: str) -> list[str]:
         if _refused(client, command, key):
             missing.append(verb + name)
     if role != "reader" and _refused(client, "EVAL", "return 1", "0"):
-        missing.append("run scripts")
+        missing.append(SCRIPTS)
     return missing
 
 

@@ -156,6 +156,12 @@ def test_a_deployment_that_no_planner_knows_is_a_note(head: Head) -> None:
     assert "no planner" not in run_doctor(head.address("admin"))[1]
 
 
+@pytest.mark.parametrize("user", ["agent", "worker", "keeper"])
+def test_a_deployment_that_our_users_are_not_for(head: Head, user: str) -> None:
+    line = the_line(head.address(user), CASCADE_DEPLOYMENT="another")
+    assert "may touch nothing of the deployment another" in line and "CASCADE_DEPLOYMENT" in line
+
+
 @pytest.fixture
 def catalog(tmp_path: Path) -> str:
     (tmp_path / "catalog.toml").write_text(CATALOG)

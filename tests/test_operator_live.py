@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def shell(tmp_path: Path) -> Shell:
     if binary is None or None in tools or version_of(Path(binary)) < (7, 0):
         pytest.skip("Redis 7, openssl and curl are needed")
     changes = {"6379": str(free_port()), ":8000": f":{free_port()}"}
-    return Shell(tmp_path / "s", changes, HEAD_ADDRESS="127.0.0.1", REDISCLI_AUTH="", OMP_NUM_THREADS="1")
+    return Shell(tmp_path / "s", changes, HEAD_ADDRESS="127.0.0.1", OMP_NUM_THREADS="1")
 
 
 @pytest.fixture
@@ -55,6 +56,17 @@ def answers(url: str) -> bool:
     except (ServerUnfit, *Unreachable):
         return False
     return True
+
+
+def back_up(shell: Shell, port: int) -> None:
+    """From another machine, as the administrator, over TLS: as the page says that redis-cli is to be called."""
+    tool = shell.folder / "tools" / "redis-cli"
+    options = f"--tls --cacert {shell.folder}/ca.crt -h 127.0.0.1 -p {port} --user admin"
+    tool.write_text(f'#!/bin/sh\nexec {shutil.which("redis-cli")} {options} "$@"\n')
+    tool.chmod(0o755)
+    password = (shell.folder / "secrets" / "admin").read_text().strip()
+    assert "RDB looks OK" in shell.run(block("backup"), REDISCLI_AUTH=password)
+    tool.unlink()
 
 
 def test_by_hand_from_bare_hosts_to_a_picture(shell: Shell, processes: list[Process], tmp_path: Path) -> None:
@@ -84,6 +96,12 @@ def test_by_hand_from_bare_hosts_to_a_picture(shell: Shell, processes: list[Proc
         return (shell.folder / "picture.webp").read_bytes()[8:12] == b"WEBP"
 
     until(picture, f"a picture: {(tmp_path / 'node.log').read_text()[-2000:]}", 120.0)
+    port_of_redis = int(shell.printed("6379"))
+    before = ssl.get_server_certificate(("127.0.0.1", port_of_redis))
+    assert "OK" in shell.run(block("renew"))
+    assert ssl.get_server_certificate(("127.0.0.1", port_of_redis)) != before, "the new certificate is shown"
+    assert answers(trusted)
+    back_up(shell, port_of_redis)
     said = shell.run(block("steer"), REDIS_URL=trusted)
     assert "gpu-1" in said and "drain gpu-1" in said
     assert "wrong" not in (tmp_path / "node.log").read_text().split("│ gpu ")[0]

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from services.doctor.finding import Finding
 from shared.checkup import (
+    READS,
+    SCRIPTS,
     WRITES,
     ServerFacts,
     answers_anybody,
@@ -127,11 +129,16 @@ def of_clock(offset_s: float, within_s: float) -> Finding:
     return Finding("clock", "wrong" if far else "ok", words)
 
 
-def of_access(user: str, role: str, missing: Sequence[str]) -> Finding:
+def of_access(user: str, role: str, missing: Sequence[str], deployment: str = "") -> Finding:
     """Whether our user may do what its role needs; `role` is empty where neither is known."""
     name = user or "not told"
     if not role:
         return Finding("access", "note", f"user {name}: no role of ours; deploy/redis/ has one for each service")
+    if sum(each != SCRIPTS for each in missing) == len(WRITES[role]) + len(READS[role]):
+        words = f"user {name} may touch nothing of the deployment {deployment}: set CASCADE_DEPLOYMENT to the name that"
+        return Finding(
+            "access", "wrong", f"{words} the users were made for (deploy.secrets --deployment), or make new ones"
+        )
     if missing:
         return Finding("access", "wrong", f"user {name} as {role} may not {', '.join(missing)}")
     return Finding("access", "ok", f"user {name} can do what the {role} needs")
@@ -157,7 +164,7 @@ def of_redis(settings: Settings, role: str | None) -> Iterator[Finding]:
         yield Finding("redis", "ok", connection.address)
         yield from _of_server(settings, facts)
         known = role or (facts.user if facts.user in WRITES else "")
-        yield of_access(facts.user, known, lacking(connection, known) if known else ())
+        yield of_access(facts.user, known, lacking(connection, known) if known else (), settings.deployment)
         yield from _of_names(connection, known)
         connection.close()
     # Also where we were turned away ourselves: a stranger may not be.
