@@ -234,6 +234,7 @@ def test_health_checks_tell_a_redis_that_does_not_answer(cluster: Cluster) -> No
 def test_a_node_that_is_cut_off_and_dies_leaves_the_plan_and_comes_back(cluster: Cluster) -> None:
     node = cluster.agent("gpu-1")
     cluster.until(lambda: cluster.planned("gpu-1") == 2 and well(node), "the node is planned for and well", SLOW_S)
+    until(lambda: all(well(cluster.head[name]) for name in HEAD), "the head is well", SLOW_S)
     started = node.starts
     cluster.network.cut("gpu-1")
     try:
