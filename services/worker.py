@@ -19,7 +19,7 @@ from functools import partial
 from logging import Logger
 from typing import Final
 
-from models.backend import Backend, Drawn, NobodyWaits, OutOfMemory, Undeveloped, open_backend
+from models.backend import Backend, NobodyWaits, OutOfMemory, Undeveloped, open_backend
 from services.finishing import Finishing, Unsettled
 from services.hops import Drawing
 from services.lease import Lease
@@ -68,7 +68,7 @@ class Worker:
         self._studio = Studio(settings, stage, cascade, backend, self._broker, logger, watchdog)
         self._allowance_s = settings.deadline_s or cascade.deadline_s
         self._settlement = Settlement(stage, lease, self._broker, self._allowance_s, logger)
-        self._finishing = Finishing(lease)
+        self._finishing = Finishing(lease, watchdog)
         self._margin_s = settings.margin_s
 
     def step(self) -> float:
@@ -215,18 +215,12 @@ class Worker:
         times = started + offset_s, time.time() + offset_s
         drawing = Drawing(self._stage, self._lease.consumer, plan, waiting, *times)
         if any(isinstance(picture, Undeveloped) for picture in drawn):
-            self._settle_up()
-            self._finishing.begin(entries, partial(self._settle, drawing, entries, drawn))
+            try:
+                self._settle_up()
+            finally:  # whatever became of the last batch, this one is drawn
+                self._finishing.begin(entries, partial(drawing.hops, entries, drawn), self._settlement.commit)
         else:
             self._settlement.commit(drawing.hops(entries, drawn))
-
-    def _settle(self, drawing: Drawing, entries: Sequence[Entry], drawn: Sequence[Drawn]) -> None:
-        """Wait for the encoding, and commit; in the thread of who finishes."""
-        try:
-            hops = drawing.hops(entries, drawn)
-        except Exception as wrong:  # the edge: what an encoder raises spoils its batch, not the worker
-            raise Unsettled(entries, wrong) from wrong
-        self._settlement.commit(hops)
 
     def _settle_up(self) -> None:
         """Wait until the last batch is settled; pictures that could not be encoded count as not drawn."""

@@ -10,14 +10,21 @@ import pytest
 
 from models.backend import Abandoned, Ahead, Undeveloped, never
 from models.diffusion import open_diffusion
+from services import finishing
+from services.finishing import Finishing
+from services.lease import Lease
+from services.watchdog import HUNG, Watchdog
 from services.worker import Worker
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.connection import CommandRefused
+from shared.exchange import Hop
 from shared.messages import Job
 from shared.observer import Observer
+from shared.process import Stop
 from tests.easel import Easel, plan_for, working
-from tests.helpers import ends, holders, outcomes, publish, spoilt
+from tests.helpers import ends, holders, logger, outcomes, publish, spoilt
+from tests.processes import until
 
 PATIENCE_S = 20.0
 
@@ -123,18 +130,56 @@ def test_a_picture_that_cannot_be_encoded_spoils_no_other(broker: Broker) -> Non
     assert b"no such colour" in letter[b"reason"]
 
 
-def test_what_redis_refuses_of_a_batch_being_settled_is_done_again_once(broker: Broker) -> None:
+def test_a_redis_that_refuses_for_a_moment_costs_no_drawing(broker: Broker) -> None:
+    with at_work(broker, opened=True) as (room, worker):
+        publish(broker, "a")
+        with spoilt(broker, broker.keys.done):
+            worker.step()
+            publish(broker, "b")
+            waiting = threading.Thread(target=worker.step)
+            waiting.start()
+            until(lambda: len(room.batches) == 2, "the next batch is drawn")
+        waiting.join(PATIENCE_S)
+        until(lambda: len(ends(broker)) == 2, "both are settled")
+        assert room.batches == [["a"], ["b"]]
+
+
+def test_what_redis_refuses_for_longer_is_drawn_again_and_served_once(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "PATIENCE_S", 0.2)
     with at_work(broker) as (room, worker):
         publish(broker, "a")
         worker.step()
-        with spoilt(broker, broker.keys.done), pytest.raises(CommandRefused):
-            room.open.set()
-            worker.step()
         publish(broker, "b")
-        for _ in range(6):
+        room.before = room.open.set
+        with spoilt(broker, broker.keys.done), pytest.raises(CommandRefused):
             worker.step()
-    assert sorted(ends(broker)) == ["a", "b"]
+        until(lambda: worker.step() == 0.0 and len(ends(broker)) == 2, "both are settled")
+        assert room.batches[:2] == [["a"], ["b"]]
     assert len(outcomes(broker)) == 2
+
+
+def test_an_encoder_that_never_comes_back_ends_the_worker(broker: Broker) -> None:
+    ended: list[int] = []
+    lease = Lease(broker.settings, "light", "test-0-light-1", "played", logger)
+    settings = broker.settings.model_copy(update={"hang_s": 0.3})
+    dog = Watchdog(settings, "light", lease, Stop(), logger, ended.append)
+    dog.start()
+    stuck, watched = threading.Event(), Finishing(lease, dog)
+
+    def encode() -> list[Hop]:
+        stuck.wait(PATIENCE_S)
+        return []
+
+    watched.begin([], encode, lambda _: None)
+    try:
+        waiting = threading.Thread(target=watched.wait, daemon=True)
+        waiting.start()
+        until(lambda: ended, "the watchdog ends the process")
+    finally:
+        stuck.set()
+    assert ended[0] == HUNG
 
 
 def test_the_tiny_cascade_draws_ahead_with_threads_and_the_pictures_are_those_of_draw() -> None:

@@ -45,7 +45,12 @@ TOP_LEVEL = FOLDERS | LOOSE_FILES | {".gitignore", ".gitattributes", ".dockerign
 
 def files(*rooms: str) -> list[Path]:
     found = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
-    return [path for path in found if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)]
+    # Not what was written by no hand: caches, and what torch.compile keeps beside the weights.
+    return [path for path in found if not any(part == "__pycache__" or part[0] == "." for part in _below(path))]
+
+
+def _below(path: Path) -> tuple[str, ...]:
+    return path.relative_to(ROOT).parts
 
 
 EVERY_FILE = files(*ALLOWED, "tests")

@@ -29,14 +29,10 @@ local function group_of(stream)
   return 0, '0-0'
 end
 
--- How many prompts wait for the next stage; those handed back wait too.
+-- How many prompts wait for the next stage; those handed back, or kept for a newer version, wait too.
 local function waiting_in(stream)
   local length = redis.call('XLEN', stream)
-  local pending = length > 0 and group_in(stream) or 0
-  if pending == 0 then return length end
-  local back = #redis.call('XPENDING', stream, GROUP, '-', '+', 100, RETURNED)
-    + #redis.call('XPENDING', stream, GROUP, '-', '+', 100, SUSPECT)
-  return math.max(0, length - pending) + back
+  return length > 0 and math.max(0, length - in_hands(stream)) or 0
 end
 
 local next_waiting = 0

@@ -33,6 +33,16 @@ local function waits(holder)
   return not holder or holder == RETURNED or holder == SUSPECT or string.sub(holder, 1, #KEPT_FOR) == KEPT_FOR
 end
 
+-- How many entries of a stream are in the hands of workers; 0 where it has no group.
+local function in_hands(stream)
+  local pending = redis.pcall('XPENDING', stream, GROUP)
+  local count = pending.err and 0 or pending[1]
+  for _, row in ipairs(count > 0 and pending[4] or {}) do
+    if waits(row[1]) then count = count - row[2] end
+  end
+  return count
+end
+
 local function wake(key)
   if redis.call('LLEN', key) < WAKE_TOKENS then redis.call('RPUSH', key, '1') end
 end

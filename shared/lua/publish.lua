@@ -43,12 +43,7 @@ end
 local function running(stage, class)
   local found, stream = way(stage), KEYS[stage * 3 + class + 1]
   if not found.running[class] then
-    local pending = found.length[class] > 0 and redis.pcall('XPENDING', stream, GROUP) or {0}
-    local count = pending.err and 0 or pending[1]
-    for _, row in ipairs(count > 0 and pending[4] or {}) do
-      if waits(row[1]) then count = count - row[2] end
-    end
-    found.running[class] = count
+    found.running[class] = found.length[class] > 0 and in_hands(stream) or 0
   end
   return found.running[class]
 end
