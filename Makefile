@@ -17,6 +17,8 @@ LIVE ?=
 # Of `make chaos`: which faults (all of them), how much shorter or longer than described, how often each, on how many slots.
 CHAOS ?=
 SCALE ?= 1
+# RESULTS=analysis/results replaces the committed figures.
+RESULTS ?= logs
 RUNS ?= 1
 SLOTS ?=
 
@@ -70,13 +72,13 @@ bench: setup ## speed of the hop, the queue and the door, cost of idling, latenc
 	$(RUN) -m deploy.bench $(BENCH)
 
 chaos: setup ## faults while a trace runs, one after the other: CHAOS="kill pause" SCALE=0.2 RUNS=1; table and CSV
-	$(RUN) -m deploy.chaos $(CHAOS) --scale $(SCALE) --runs $(RUNS) $(if $(SLOTS),--slots $(SLOTS)) --out analysis/results/chaos.csv
+	$(RUN) -m deploy.chaos $(CHAOS) --scale $(SCALE) --runs $(RUNS) $(if $(SLOTS),--slots $(SLOTS)) --out $(RESULTS)/chaos.csv
 
 cluster: setup ## a head and GPU nodes in network namespaces, run from the compose files (root, no engine): CLUSTER="node --scale 0.5"
-	$(RUN) -m deploy.cluster $(CLUSTER) --out analysis/results/cluster.csv
+	$(RUN) -m deploy.cluster $(CLUSTER) --out $(RESULTS)/cluster.csv
 
 soak: setup ## an hour at 70 % load with a fault a minute: nothing grows
-	$(RUN) -m deploy.chaos soak --scale $(SCALE) $(if $(SLOTS),--slots $(SLOTS)) --out analysis/results/chaos.csv
+	$(RUN) -m deploy.chaos soak --scale $(SCALE) $(if $(SLOTS),--slots $(SLOTS)) --out $(RESULTS)/chaos.csv
 
 train-tiny: setup ## train the embedded cascade from a seed (an hour or two on two cores; resumes)
 	$(RUN) -m models.train_tiny

@@ -21,8 +21,11 @@ from rich.console import Console
 from deploy.demo import slots_that_fit
 from deploy.results import end_on_sigterm
 from deploy.runner import PATIENCE_S, Deployment, Run, deployment, settings_here
+from services.gateway.__main__ import check_open
+from shared.catalog import load_cascade
 from shared.config import PREFIX, Settings
 from shared.errors import CascadeError
+from shared.keyring import read_keyring
 from shared.process import guarded
 
 LOOK_S: Final = 0.2
@@ -63,6 +66,7 @@ def main() -> int:
         http_port=given.port,
         http_keys=given.keys and given.keys.resolve(),
     )
+    check_sound(settings)
     check_free(settings)
     folder = given.out or Path("logs") / time.strftime("serve-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +108,14 @@ def address(settings: Settings) -> str:
     """Where a browser on this machine finds the gateway."""
     host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "::") else settings.http_host
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
+
+
+def check_sound(settings: Settings) -> None:
+    """Raise SettingsError at once for what each service would say into its own log, again and again."""
+    load_cascade(settings.cascade)
+    check_open(settings)
+    if settings.http_keys is not None:
+        read_keyring(settings.http_keys)
 
 
 def check_free(settings: Settings) -> None:

@@ -42,6 +42,7 @@ from shared.schema import Stage
 
 SLOT_RETRY_S: Final = 0.02  # the other process of the slot is finishing its batch
 MEMORY_RETRY_S: Final = 0.2  # the other process of the slot was killed and its memory is not free yet
+LONGEST_REASON: Final = 500  # characters: a command that mends it comes last
 TRACEBACK_LIMIT: Final = 4_000  # characters of its end
 
 
@@ -243,13 +244,13 @@ class Worker:
         """A batch that raised: alone, the prompt fails with the reason; in company, each is tried alone."""
         reason = f"{type(wrong).__name__}: {wrong}"
         self._logger.error("drawing failed", exc_info=wrong, extra={"prompts": [entry.job.id for entry in entries]})
-        self._lease.describe(error=reason[:200])
+        self._lease.describe(error=reason[:LONGEST_REASON])
         if len(entries) > 1:
             self._settlement.hand_back(entries, suspect=True)
             return
         self._studio.check()
         where = "".join(traceback.format_exception(wrong))[-TRACEBACK_LIMIT:]
-        self._settlement.commit([Hop.spoilt(entries[0], "error", reason[:500], where)])
+        self._settlement.commit([Hop.spoilt(entries[0], "error", reason[:LONGEST_REASON], where)])
 
 
 def main() -> int:
@@ -272,7 +273,7 @@ def main() -> int:
         backend = open_backend(settings.backend, cascade, stage, settings.gpu, settings.resident, settings.shares)
         backend.warm_up([1])
     except ModelError as wrong:
-        said = str(wrong)[:300]
+        said = str(wrong)[:LONGEST_REASON]
         parting(lambda: lease.describe(error=said), logger)  # who waits for this slot learns why in vain
         raise
     stop = Stop().listen()

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from PIL import Image
 
-from deploy.serve import address, check_free, greeting
+from deploy.serve import address, check_free, check_sound, greeting
 from deploy.supervision import ROOT
 from shared.config import Settings
-from shared.errors import CascadeError
+from shared.errors import CascadeError, SettingsError
 from tests.processes import from_a_terminal
 from tests.servers import free_port
 from tests.test_readme import block
@@ -43,6 +44,19 @@ def test_a_port_that_is_taken_is_named_before_anything_starts() -> None:
         with pytest.raises(CascadeError, match=f"{port}.*another"):
             check_free(Settings(http_port=port))
     check_free(Settings(http_port=free_port()))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"cascade": "nope"}, "nope"),
+        ({"http_host": "0.0.0.0"}, "anybody could draw here"),
+        ({"http_keys": Path("absent.toml")}, "absent.toml"),
+    ],
+)
+def test_what_cannot_go_well_is_said_before_anything_starts(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        check_sound(Settings(**given))
 
 
 def test_the_greeting_sends_a_key_where_keys_are_asked_for(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from shared.words import told
 WAYS: Final[Mapping[Quality, str]] = {"auto": "Cascade", "low": "Light only", "high": "Straight to heavy"}
 # Colours by names of page.css, for the library's own are the same in light and dark.
 TOGGLE: Final = 'unelevated no-caps dense padding="3px 9px" toggle-color=chosen toggle-text-color=chosen'
-EXAMPLE: Final = "a small red circle above a big blue square on white"
+EXAMPLE: Final = "small red circle above big blue square on white"
 
 
 class Frame:
