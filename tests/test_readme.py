@@ -102,7 +102,7 @@ def test_the_six_terminals_serve_a_trace_and_show_what_is_inside(tmp_path: Path)
 
 def by_hand(observer: Observer) -> bool:
     outcomes, _ = observer.outcomes(count=10_000)
-    return any(outcome.prompt == "big green ring on black" and outcome.answered for outcome in outcomes)
+    return any(outcome.prompt == "big green ring left on black" and outcome.answered for outcome in outcomes)
 
 
 def plan_slots(settings: Settings) -> list[str]:
