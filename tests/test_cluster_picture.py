@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.cluster.cluster import CPU_FILE, Cluster, Node
+from deploy.cluster.cluster import NODE_FILE, Cluster, Node
 from deploy.cluster.network import obstacle
 from shared.errors import ServerUnfit
 
@@ -31,7 +31,7 @@ def cluster() -> Iterator[Cluster]:
         profiles = ["node"]
         try:
             with Cluster(
-                Path(folder), [far], node_file=CPU_FILE, cascade="tiny", backend="diffusers", profiles=profiles
+                Path(folder), [far], node_file=NODE_FILE, cascade="tiny", backend="diffusers", profiles=profiles
             ) as running:
                 running.join("far")
                 running.until(lambda: running.able("cpu-1") == 2, "the head's own node can draw")
