@@ -1,4 +1,4 @@
-"""What a newcomer does: the head with a node of two CPU slots, another CPU node on another host, and a picture."""
+"""What a newcomer does: the head with a node of two CPU slots, a GPU node's file on another host, and a picture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLOW_S = 60.0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """`docker compose --profile node up -d` on the head, which has two slots, the CPU node's file on another host."""
+    """`docker compose --profile node up -d` on the head, which has two slots; a GPU node on another host: the page's first picture."""
     with tempfile.TemporaryDirectory(prefix="cascade-cluster-") as folder:
         far = Node("far", 1, gpu="")
         profiles = ["node"]
