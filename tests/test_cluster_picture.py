@@ -25,7 +25,7 @@ SLOW_S = 60.0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """`docker compose --profile node up -d` on the head, which has two slots; a GPU node on another host: the page's first picture."""
+    """`docker compose --profile node up -d` on the head, and a GPU node on another host: the page's way."""
     with tempfile.TemporaryDirectory(prefix="cascade-cluster-") as folder:
         far = Node("far", 1, gpu="")
         profiles = ["node"]
