@@ -6,7 +6,8 @@
       users.acl         0444: all Redis users, with digests of these passwords
     keys/keys.toml      digest of the first key of the door over HTTP, which is said once
 
-A GPU node needs two of them, worker and agent.
+A GPU node needs two of them, worker and agent. For new passwords move secrets/ away and call it again: keys/ is kept.
+The users are for the deployment that DEPLOYMENT names, in the environment or in .env, as for the compose files.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ OF_A_NODE: Final = ("worker", "agent")
 SERVER: Final = (7, 2)  # of docker-compose.yml
 RANDOM_BYTES: Final = 32
 KEY_PREFIX: Final = "sk-"
+VARIABLES: Final = Path(".env")  # of the compose files
 
 
 def make_secrets(folder: Path, deployment: str, version: tuple[int, ...]) -> None:
@@ -42,6 +44,13 @@ def make_secrets(folder: Path, deployment: str, version: tuple[int, ...]) -> Non
         file.write_text(text)
         file.chmod(0o400 if name == "admin" else 0o444)
     draft.rename(folder)
+
+
+def deployment_of(environment: Mapping[str, str], file: Path) -> str:
+    """The deployment that the compose files would run with these variables and this .env."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    written = dict(line.strip().split("=", 1) for line in lines if "=" in line)
+    return environment.get("DEPLOYMENT") or written.get("DEPLOYMENT", "").strip("\"'") or "cascade"
 
 
 def make_keys(folder: Path, name: str) -> str:
@@ -64,11 +73,12 @@ def _refuse_old(folder: Path, advice: str) -> None:
 
 
 def _advice(given: argparse.Namespace, secret: str) -> Mapping[str, str]:
+    """`secret`: of a key that was made; empty where keys were there."""
     node = " ".join(str(given.folder / name) for name in OF_A_NODE)
     return {
-        "passwords and Redis users": str(given.folder),
+        f"passwords and Redis users of the deployment {given.deployment}": str(given.folder),
         "what each GPU node needs": f"{node} (in a folder of mode 0700, the files 0444)",
-        "first key of the door, shown this once": secret,
+        **({"first key of the door, shown this once": secret} if secret else {"keys of the door, kept": given.keys}),
     }
 
 
@@ -78,12 +88,15 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("secrets"), help="where they go (default: secrets)")
     parser.add_argument("--keys", type=Path, default=Path("keys"), help="where the door's keys go (default: keys)")
     parser.add_argument("--name", default="admin", help="name of the door's first key (default: admin)")
-    parser.add_argument("--deployment", default="cascade", help="name in braces before every key (default: cascade)")
+    parser.add_argument("--deployment", help="name in braces before every key (default: DEPLOYMENT, or cascade)")
     given = parser.parse_args()
-    _refuse_old(given.keys, "move it away, or name another with --keys")
     try:
+        given.deployment = given.deployment or deployment_of(os.environ, VARIABLES)
+        kept = (given.keys / "keys.toml").exists()
+        if not kept:
+            _refuse_old(given.keys, "it holds no keys.toml; move it away, or name another with --keys")
         make_secrets(given.folder, given.deployment, SERVER)
-        secret = make_keys(given.keys, given.name)
+        secret = "" if kept else make_keys(given.keys, given.name)
     except OSError as wrong:
         raise SettingsError(f"cannot write: {wrong}") from None
     for what, where in _advice(given, secret).items():

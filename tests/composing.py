@@ -50,8 +50,12 @@ def filled(value: Any, variables: Mapping[str, str]) -> Any:
 
 
 def services(file: Path, variables: Mapping[str, str] = DEMANDED) -> dict[str, Service]:
-    """The services of a file that stand in it themselves, filled in."""
+    """The services of a file that stand in it themselves, filled in; what is only passed on is there if set."""
     found: dict[str, Service] = filled(yaml.safe_load(file.read_text())["services"], variables)
+    for service in found.values():
+        told = service.get("environment", {})
+        told |= {name: variables.get(name) for name, value in told.items() if value is None}
+        service |= {"environment": {name: value for name, value in told.items() if value is not None}} if told else {}
     return {name: service for name, service in found.items() if "extends" not in service}
 
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from deploy.cluster.cluster import HEAD_FILE, MADE_UP, NODE_FILE, PROFILED
+from deploy.cluster.cluster import CPU_FILE, HEAD_FILE, MADE_UP, NODE_FILE, PROFILED
 from deploy.cluster.composefile import Mount, filled_in, read_services, seconds, words
 from deploy.cluster.drill import Drill, Step
 from deploy.cluster.image import image_of, number_of
@@ -69,7 +69,23 @@ def test_a_nodes_file_is_read_with_what_it_passes_on() -> None:
     assert "@10.0.0.1:6379" in node.environment["REDIS_URL"]
     assert node.grace_s > 15, "supervisor's own"
     assert [mount.target for mount in node.mounts if mount.kind == "tmpfs"] == ["/run/cascade"]
-    assert [mount.source for mount in node.mounts if mount.kind == "volume"] == ["models"]
+    assert [mount.source for mount in node.mounts if mount.kind == "volume"] == ["models", "catalog"]
+
+
+def test_a_variable_that_is_only_passed_on_is_set_where_it_is_set_outside() -> None:
+    for file in (HEAD_FILE, NODE_FILE, CPU_FILE):
+        for each in read_services(file, KNOWN | {"CASCADE_DWELL_S": "7", "CATALOG": "/c"}).values():
+            told = {name: value for name, value in each.environment.items() if name.endswith(("DWELL_S", "LEASE_S"))}
+            assert told == ({} if each.name == "redis" else {"CASCADE_DWELL_S": "7"})
+            assert each.name == "redis" or Mount("bind", "/c", "/catalog", read_only=True) in each.mounts
+    extended = read_services(HEAD_FILE, KNOWN | {"CASCADE_DWELL_S": "7"}, ["node"])["node"]
+    assert extended.environment["CASCADE_DWELL_S"] == "7"
+
+
+def test_a_list_of_variables_is_read_as_a_table_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text("services: {a: {image: redis, environment: [A=1=2, B, C]}}")
+    assert read_services(file, {"B": "b"})["a"].environment == {"A": "1=2", "B": "b"}
 
 
 def test_a_key_that_would_be_passed_over_in_silence_is_an_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a newcomer does: the head with a node of two CPU slots, another CPU node on another host, and a picture."""
+"""What a newcomer does: the head with a node of two CPU slots, a GPU node's file on another host, and a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.cluster.cluster import CPU_FILE, Cluster, Node
+from deploy.cluster.cluster import NODE_FILE, Cluster, Node
 from deploy.cluster.network import obstacle
 from shared.errors import ServerUnfit
 
@@ -25,13 +25,13 @@ SLOW_S = 60.0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """`docker compose --profile node up -d` on the head, which has two slots, the CPU node's file on another host."""
+    """`docker compose --profile node up -d` on the head, and a GPU node on another host: the page's way."""
     with tempfile.TemporaryDirectory(prefix="cascade-cluster-") as folder:
         far = Node("far", 1, gpu="")
         profiles = ["node"]
         try:
             with Cluster(
-                Path(folder), [far], node_file=CPU_FILE, cascade="tiny", backend="diffusers", profiles=profiles
+                Path(folder), [far], node_file=NODE_FILE, cascade="tiny", backend="diffusers", profiles=profiles
             ) as running:
                 running.join("far")
                 running.until(lambda: running.able("cpu-1") == 2, "the head's own node can draw")

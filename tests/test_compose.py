@@ -16,6 +16,7 @@ from deploy.supervision import HEAD as HEADS_SERVICES
 from deploy.supervision import ROOT, STOP_WAIT_S
 from models.switches import SETTING
 from shared.broker import Broker
+from shared.catalog import OWN_CATALOG
 from shared.config import PREFIX, Settings
 from shared.embedded import server_binaries
 from shared.errors import CascadeError
@@ -35,10 +36,17 @@ from tests.composing import (
     services,
     started,
 )
+from tests.operating import PAGES
 from tests.processes import until
 
 ALL = [(file, name) for file in FILES for name in services(file)]
 OURS = [(file, name) for file, name in ALL if name not in ("redis", "prometheus", "grafana")]
+# Settings for which the files have a variable of another name, or a place of their own, or which differ by process.
+OF_THE_FILES = {
+    *("redis_url", "deployment", "cascade", "policy", "backend", "node", "resident", "slots", "shares", "gpu"),
+    *("stage", "slot", "http_host", "http_port", "http_keys", "supervisor_socket", "beats", "log_dir"),
+    "grace_s",  # the grace periods of the containers and supervisor's, which must be longer, stand in the files
+}
 LOOPBACK = "127.0.0.1:"
 
 
@@ -80,7 +88,7 @@ def test_every_service_is_a_redis_user_of_its_own_and_gets_no_other_password() -
         urls = {key: value for key, value in service.get("environment", {}).items() if key.startswith("REDIS_URL")}
         users = {re.findall(r"^redis://(\w+)@", url)[0] for url in urls.values()}
         assert users <= set(ROLES)
-        assert users == {"redis": set(), "fetch": set(), "node": set(OF_A_NODE), "ctl": {"gateway"}}.get(name, {name})
+        assert users == {"fetch": set(), "profile": set(), "node": set(OF_A_NODE), "ctl": {"gateway"}}.get(name, {name})
         assert set(service.get("secrets", [])) == users
         assert all(
             url.endswith(f"?password_file=/run/secrets/{re.findall('//(.*)@', url)[0]}") for url in urls.values()
@@ -103,9 +111,47 @@ def test_the_secrets_command_makes_every_file_that_is_mounted(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("file", "name"), OURS, ids=lambda each: getattr(each, "stem", each))
 def test_every_variable_is_a_setting(file: Path, name: str) -> None:
-    known = {PREFIX + field.upper() for field in Settings.model_fields} | {SETTING}
+    known = {PREFIX + field.upper() for field in Settings.model_fields} | {SETTING, OWN_CATALOG}
     given = {each for each in services(file)[name].get("environment", {}) if each.startswith(PREFIX)}
     assert given <= known
+
+
+def test_every_file_draws_with_the_same_cascade_where_none_is_named() -> None:
+    told = {
+        (service["environment"]["CASCADE_CASCADE"], service["environment"]["CASCADE_DEPLOYMENT"])
+        for service in (services(file)[name] for file, name in OURS if name not in ("fetch", "profile"))
+    }
+    assert told == {("tiny", "cascade")}
+    assert services(GPU_NODE)["fetch"]["entrypoint"][-1] == "tiny"
+
+
+@pytest.mark.parametrize(("file", "name"), OURS, ids=lambda each: getattr(each, "stem", each))
+def test_a_setting_reaches_every_container_that_reads_it(file: Path, name: str) -> None:
+    fields = {PREFIX + field.upper() for field in Settings.model_fields.keys() - OF_THE_FILES}
+    told = dict.fromkeys({*fields, OWN_CATALOG}, "told")
+    read = {OWN_CATALOG} if name in ("fetch", "profile") else set(told)
+    reached = services(file, DEMANDED | told)[name]["environment"]
+    assert {setting for setting in told if reached.get(setting) == "told"} == read
+    assert not told.keys() & services(file)[name].get("environment", {}).keys(), "empty would be a wrong value"
+
+
+def test_a_setting_that_a_page_names_reaches_the_containers() -> None:
+    named = {each for page in PAGES for each in re.findall(rf"{PREFIX}[A-Z_]+[A-Z]", page.read_text())}
+    assert named, "the pages name some"
+    told = DEMANDED | dict.fromkeys(named, "told")
+    reached = {each for file, name in OURS for each in services(file, told)[name]["environment"]}
+    assert named <= reached
+
+
+@pytest.mark.parametrize(("file", "name"), OURS, ids=lambda each: getattr(each, "stem", each))
+def test_a_catalogue_of_ones_own_is_mounted_where_it_is_read(file: Path, name: str) -> None:
+    writes = name in ("fetch", "profile")
+    for given, source in (({}, "catalog"), ({"CATALOG": "/srv/catalog"}, "/srv/catalog")):
+        volumes = services(file, DEMANDED | given)[name]["volumes"]
+        assert f"{source}:/catalog{'' if writes else ':ro'}" in volumes
+    assert "catalog" in yaml.safe_load(file.read_text())["volumes"], "nothing where no folder is named"
+    if name == "profile":
+        assert started(services(file)[name])[3:] == ["--out", "/catalog/profiles"]
 
 
 def test_redis_has_room_below_what_its_container_may_take() -> None:
@@ -143,15 +189,15 @@ def test_the_cpu_node_is_the_gpu_node_but_for_the_gpu() -> None:
     assert differ == {"image", "build", "command", "environment", "deploy", "volumes"}
     ours, theirs = gpu["environment"], cpu["environment"]
     changed = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
-    assert changed == {"CASCADE_CASCADE", "CASCADE_RESIDENT", "OMP_NUM_THREADS"}
+    assert changed == {"CASCADE_RESIDENT", "OMP_NUM_THREADS"}
     assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
-    assert all(volume.endswith(":/cascade/models/weights:ro") for volume in gpu["volumes"])
+    assert gpu["volumes"] == ["models:/cascade/models/weights:ro", *cpu["volumes"]]
 
 
 def test_the_gateway_asks_for_keys_which_may_change_while_it_runs() -> None:
     gateway = services(HEAD)["gateway"]
     keys = Path(gateway["command"][gateway["command"].index("--http-keys") + 1])
-    assert keys.parent == Path(gateway["volumes"][0]["target"]), "a mounted file would not change with the one outside"
+    assert keys.parent == Path(gateway["volumes"][-1]["target"]), "a mounted file would not change with the one outside"
 
 
 def test_redis_answers_its_users_alone_and_keeps_to_what_the_file_says(tmp_path: Path) -> None:

@@ -185,6 +185,18 @@ def test_no_weights(head: Head, catalog: str) -> None:
     assert wrong_lines(head.address("worker"), "--backend", "sleeping", **told) == []
 
 
+def test_no_weights_where_a_container_may_only_read_them(head: Head, catalog: str) -> None:
+    """Nothing can be fetched from in there, and how full that disk is matters to who fetches."""
+    told = {"CASCADE_CATALOG": catalog, "CASCADE_CASCADE": "here"}
+    with small_disk(Path(catalog).parent / "weights", 1) as disk:
+        found = wrong_lines(head.address("worker"), **told)
+        assert [line.partition(":")[0] for line in found] == ["weights", "disk"], "who could fetch here has no room"
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        line = the_line(head.address("worker"), **told)
+    assert line.startswith("weights: absent: ") and "`docker compose run --rm fetch`" in line
+    assert "models.fetch" not in line
+
+
 def test_no_gpu(head: Head, tmp_path: Path) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho No devices were found >&2; exit 6\n")

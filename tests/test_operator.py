@@ -22,7 +22,8 @@ from tests.operating import NOT_RUN, PAGES, Shell, block, blocks
 from tests.processes import service, until
 from tests.servers import folder
 
-TESTS = [ROOT / "tests" / name for name in ("test_operator.py", "test_operator_live.py")]
+NAMES = ("test_operator.py", "test_operator_live.py", "test_operator_compose.py")
+TESTS = [ROOT / "tests" / name for name in NAMES]
 ELSEWHERE = {"recipes": "test_recipes.py"}
 # What a line of prose begins with that is a command after all.
 COMMAND = re.compile(r"^\s*(\$ |docker |redis-cli |\.venv/|python3? -m |make [a-z]+$|kubectl |export |curl )")

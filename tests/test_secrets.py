@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.acl import SHORTEST, USERS
-from deploy.secrets import OF_A_NODE, USERS_FILE, make_keys
+from deploy.secrets import OF_A_NODE, USERS_FILE, deployment_of, make_keys
 from deploy.supervision import ROOT
 from shared.errors import SettingsError
 from shared.keyring import read_keyring
@@ -76,6 +76,43 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     assert "secrets is there already" in again.stderr
     shutil.move(tmp_path / "old", tmp_path / "keys")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_new_passwords_leave_the_keys_of_the_door_as_they_are(tmp_path: Path) -> None:
+    make(tmp_path)
+    keys = (tmp_path / "keys" / "keys.toml").read_bytes()
+    shutil.move(tmp_path / "secrets", tmp_path / "secrets.old")
+    again = make(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "kept" in again.stdout and "sk-" not in again.stdout
+    assert (tmp_path / "keys" / "keys.toml").read_bytes() == keys
+    for user in USERS:
+        assert (tmp_path / "secrets" / user).read_text() != (tmp_path / "secrets.old" / user).read_text()
+
+
+def test_a_folder_of_keys_without_keys_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    said = make(tmp_path)
+    assert (said.returncode, said.stderr.count("\n")) == (2, 1)
+    assert "no keys.toml" in said.stderr and not (tmp_path / "secrets").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "written", "deployment"),
+    [
+        ({}, None, "cascade"),
+        ({}, "HEAD_ADDRESS=10.0.0.1\n# DEPLOYMENT=c\n", "cascade"),
+        ({}, "DEPLOYMENT=b\n", "b"),
+        ({}, 'DEPLOYMENT="b"\n', "b"),
+        ({"DEPLOYMENT": "a"}, "DEPLOYMENT=b\n", "a"),
+    ],
+)
+def test_the_users_are_for_the_deployment_that_compose_would_run(
+    tmp_path: Path, environment: dict[str, str], written: str | None, deployment: str
+) -> None:
+    if written is not None:
+        (tmp_path / ".env").write_text(written)
+    assert deployment_of(environment, tmp_path / ".env") == deployment
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -90,6 +90,15 @@ def slots_of(outcome: Outcome) -> tuple[int, ...]:
     return tuple(int(visit.worker.rsplit("-", 3)[1]) for visit in outcome.visits)
 
 
+def heard_by(broker: Broker, slots: set[int]) -> None:
+    """Wait until who drew under the last plan has given up its slot."""
+
+    def held() -> set[int]:
+        return {slot for slot in range(4) if broker.client.exists(broker.keys.slot("test", slot))}
+
+    until(lambda: held() == slots, "the plan is obeyed")
+
+
 def raw_outcomes(broker: Broker) -> dict[str, dict[bytes, bytes]]:
     rows: Any = broker.client.xrange(broker.keys.done)
     return {fields[b"prompt"].decode(): fields for _, fields in rows}
@@ -103,6 +112,7 @@ def test_a_newer_minor_and_ours_serve_each_others_prompts(here: Broker, tmp_path
         ways = ((OURS["light"], THEIRS["heavy"]), (THEIRS["light"], OURS["heavy"]))
         for number, (light, heavy) in enumerate(ways, start=1):
             put_plan(here, plan_for(number, light, heavy))
+            heard_by(here, {light, heavy})
             cast.submit(f"from theirs {number}")
             publish(here, f"ours-{number}", prompt=f"from ours {number}", allowance_s=LONG_S, extra={b"hue": b"red"})
             done = cast.settled(2 * number)

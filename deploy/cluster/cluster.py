@@ -161,6 +161,7 @@ class Cluster:
         """Made with the command that the compose file names; the variables that say where they are."""
         secrets, keys = self.folder / "secrets", self.folder / "keys"
         command = [sys.executable, "-m", "deploy.secrets", "--folder", str(secrets), "--keys", str(keys)]
+        command += ["--deployment", Settings().deployment]  # whatever .env of this checkout says
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CascadeError(done.stderr.strip())

@@ -85,7 +85,10 @@ def _extended(about: dict[str, Any], file: Path, variables: Variables) -> tuple[
         return about, file
     other = file.parent / about["extends"]["file"]
     base = filled_in(yaml.safe_load(other.read_text()), variables)["services"][about["extends"]["service"]]
-    environment = {**_environment(base.get("environment")), **_environment(about.get("environment"))}
+    environment = {
+        **_environment(base.get("environment"), variables),
+        **_environment(about.get("environment"), variables),
+    }
     return {**base, **about, "environment": environment}, file if "build" in about else other
 
 
@@ -130,7 +133,7 @@ def _service(name: str, said: dict[str, Any], raw: dict[str, Any], file: Path, v
         dockerfile=dockerfile.resolve() if build else None,
         command=words(about["command"]) if about.get("command") is not None else None,
         entrypoint=words(about["entrypoint"]) if about.get("entrypoint") is not None else None,
-        environment=_environment(about.get("environment")),
+        environment=_environment(about.get("environment"), variables),
         mounts=tuple(_mounts(about, raw)),
         depends_on=_depends(about.get("depends_on")),
         restarts=about.get("restart", "no") in ("always", "unless-stopped"),
@@ -157,10 +160,12 @@ def seconds(text: str) -> float:
     return hours * 3600 + minutes * 60 + seconds_ + milliseconds / 1000
 
 
-def _environment(given: Mapping[str, Any] | Sequence[str] | None) -> dict[str, str]:
-    if isinstance(given, Mapping):
-        return {name: _text(value) for name, value in given.items() if value is not None}
-    return dict(str(each).split("=", 1) for each in given or () if "=" in str(each))
+def _environment(given: Mapping[str, Any] | Sequence[str] | None, variables: Variables) -> dict[str, str]:
+    """A name without a value has that of the variable, and is not set where there is none."""
+    if not isinstance(given, Mapping):
+        given = {name: value if there else None for name, there, value in (each.partition("=") for each in given or ())}
+    named = {name: variables.get(name) if value is None else _text(value) for name, value in given.items()}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _text(value: Any) -> str:

@@ -128,6 +128,8 @@ def of_weights(settings: Settings, cascade: Cascade, on_node: bool = True) -> It
     lacking = list({each.name: each for each in held if not each.place}.values())
     if lacking:
         names, how = ", ".join(each.name for each in lacking), f"`python -m models.fetch --cascade {cascade.name}`"
+        if read_only(cascade.home / WEIGHTS):
+            how = "`docker compose run --rm fetch` on the host, or the job fetch on Kubernetes,"
         yield Finding("weights", absent, f"{names}: {lacking[0].lacks}; {how} gets {'them' if lacking[1:] else 'it'}")
     for line in others_missing(cascade):
         yield Finding("weights", absent, line)
@@ -146,8 +148,14 @@ def places(settings: Settings, fetches: bool) -> list[Place]:
     found = [Place("logs", settings.log_dir or ROOT / "logs", "CASCADE_LOG_DIR", given, True)]
     if settings.pictures_at and "://" not in settings.pictures_at:
         found.append(Place("pictures", Path(settings.pictures_at), "CASCADE_PICTURES_AT", True, True))
-    found.append(Place("models", home / WEIGHTS, "", False, fetches))
+    if not read_only(home / WEIGHTS):  # else who fetches does it elsewhere: its room is no matter of ours
+        found.append(Place("models", home / WEIGHTS, "", False, fetches))
     return [*found, Place("the hub's cache", Path(constants.HF_HUB_CACHE), "HF_HOME", False, False)]
+
+
+def read_only(folder: Path) -> bool:
+    """Whether the folder is mounted for reading alone, as a container has its weights."""
+    return folder.exists() and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def of_disk(known: Sequence[Place]) -> Iterator[Finding]:
