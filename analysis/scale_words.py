@@ -9,7 +9,8 @@ Prompts/s: all that so many A100s draw by the profiles at 90 % load. Shares of o
 {network:g} Gbit/s each way; *plan*: of the {plan_slots:,} slots that one plan can name. *Pictures*: of their
 budget, 1/{budget} of the memory, if each stays for its {ttl_s:.0f} s; above it they leave earlier, and nothing
 else suffers. (The compose file gives Redis 2 GiB: `REDIS_MEMORY` says more.) A picture has {bits} bits a pixel,
-as one photograph had at the encoder's settings: assumed. Records and outcomes are counted for {keep_s:,.0f} s, which is more than records stay.
+as one photograph had at the encoder's settings: assumed. Records and outcomes are counted for {keep_s:,.0f} s, which
+is more than records stay.
 """
 ENDS: Final = """
 The fewest GPUs that want more than there is. In bold what comes first; pictures that leave early end nothing.
