@@ -23,7 +23,7 @@ COPY planner planner
 COPY services services
 COPY models models
 COPY traces traces
-COPY deploy/__init__.py deploy/supervision.py deploy/
+COPY deploy/__init__.py deploy/devices.py deploy/supervision.py deploy/
 USER 10001:10001
 # Exec form, and the program becomes supervisord: the first process hears SIGTERM, and its workers end in order.
 ENTRYPOINT ["python", "-m", "deploy.supervision", "--no-head", "--run", "--folder", "/run/cascade"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -19,10 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from deploy.devices import VISIBLE, devices_of, gpu_listing
 from services.agent import program
 from shared.catalog import load_cascade
 from shared.config import PREFIX, Settings, load
-from shared.errors import CascadeError, SettingsError
+from shared.errors import CascadeError
 from shared.process import die_with_parent, guarded
 from shared.schema import STAGES
 
@@ -30,11 +30,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HEAD: Final = ("control", "keeper")
 STOP_WAIT_S: Final = 15
 OWN_ADDRESS: Final = "REDIS_URL_"  # with a service's name in capitals: the address it uses instead of REDIS_URL
-VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 PROCESSOR: Final = "cpu"  # the GPU type of a slot that has none
 SHARES: Final = f"{PREFIX}SHARES"
 STANDARD_OUTPUT: Final = Path("/dev/fd/1")
-_DEVICE: Final = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
 _HEADER: Final = """\
 ; Written by `python -m deploy.supervision`. Supervisor listens on its unix socket only.
@@ -143,28 +141,6 @@ def _program(
     )
 
 
-def devices_of(given: str, slots: int, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES is on each slot: numbers or UUIDs of GPUs, or UUIDs of their MIG instances.
-
-    `given`: one a slot, with commas; one named twice is shared by two slots. Where none is given, the GPUs that
-    the environment makes visible, or all, in order. Raises SettingsError.
-    """
-    visible = environment.get(VISIBLE, "")
-    source, listed = ("devices", given) if given else (VISIBLE, visible)
-    if not listed:
-        return tuple(str(slot) for slot in range(slots))
-    names = [name.strip() for name in listed.split(",")]
-    for name in names:
-        if not _DEVICE.fullmatch(name):
-            raise SettingsError(f"{source}: {name!r} is no device; name numbers (0,1) or UUIDs (GPU-..., MIG-...)")
-    if len(names) < slots or (given and len(names) > slots):
-        raise SettingsError(
-            f"{source}: {len(names)} for {slots} slots; name one a slot, such as --devices "
-            f"{','.join((names * slots)[:slots])} where slots share"
-        )
-    return tuple(names[:slots])
-
-
 def _quoted(environment: Mapping[str, str]) -> str:
     return ",".join(f'{name}="{value}"'.replace("%", "%%") for name, value in sorted(environment.items()))
 
@@ -253,7 +229,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slots", type=int, help="GPUs, or shares of one, on this node (default: CASCADE_SLOTS, or 1)")
     parser.add_argument(
-        "--devices", default="", help="the GPU of each slot: 0,0,1,1 or MIG-...,MIG-... (default: 0,1,...)"
+        "--devices",
+        default="",
+        help="the GPU of each slot: 0,0,1,1 or MIG-...,MIG-... (default: 0,1,... or all MIG-...)",
     )
     parser.add_argument("--folder", type=Path, default=Path("logs"), help="where logs and the process id go")
     parser.add_argument("--socket", type=Path, help="supervisor's unix socket (default: supervisor.sock in the folder)")
@@ -267,7 +245,7 @@ def main() -> int:
     settings = node_settings(given)
     slots, folder = settings.slots, given.folder.resolve()
     socket = (given.socket or folder / "supervisor.sock").resolve()
-    devices = () if settings.gpu == PROCESSOR else devices_of(given.devices, slots, os.environ)
+    devices = () if settings.gpu == PROCESSOR else devices_of(given.devices, slots, os.environ, gpu_listing)
     passed = {name: os.environ[name] for name in os.environ if name.startswith((PREFIX, "REDIS_URL"))}
     passed |= {"CASCADE_SUPERVISOR_SOCKET": str(socket), "CASCADE_SLOTS": str(slots)}
     programs = {"head": not given.no_head, "gateway": given.gateway, "spoken": given.run and can_be_opened()}

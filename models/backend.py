@@ -132,6 +132,11 @@ def open_backend(
     return opener(cascade, stage, gpu)
 
 
+def stays(resident: Resident, backend: Backend) -> str:
+    """Where the model stays while the slot's other one draws, as the planner reads it (`census.STAYS`)."""
+    return "0" if resident is False else "host" if isinstance(backend, Parkable) else "1"
+
+
 def _waits_in_host_memory(kind: str, cascade: Cascade, gpu: str | None, resident: Resident, shares: int) -> bool:
     if resident != "auto" or kind != "diffusers":
         return resident == "host"

@@ -31,7 +31,7 @@ class Setup:
     """What a policy is built from; the deadline and the dwell are in seconds.
 
     `peak_per_s`: prompts/s that `static` is solved for. `pinned`: the file that `pinned` reads. `resident`: where the
-    models of a slot stay, as of the settings.
+    models of a slot stay whose workers do not say it.
     """
 
     cascade: Cascade
@@ -45,11 +45,12 @@ class Setup:
     def dwell_on(self, slots: Iterable[Slot]) -> float:
         """Seconds for which worker counts stand: as said, and long beside what it takes a slot to change its model.
 
-        That is what was measured where the slots do not hold both models (`resident`).
+        That is what was measured where the slots do not hold both models: as their workers say, and where they do not,
+        as of the settings (`resident`).
         """
-        gpus = {slot.gpu for slot in slots}
-        known = (profile for by_gpu in self.cascade.profiles.values() for gpu, profile in by_gpu.items() if gpu in gpus)
-        turns_s = (profile.turn_s(self.resident) or 0.0 for profile in known)
+        kinds = {(slot.gpu, self.resident if slot.resident is None else slot.resident) for slot in slots}
+        known = self.cascade.profiles.values()
+        turns_s = (by_gpu[gpu].turn_s(resident) or 0.0 for by_gpu in known for gpu, resident in kinds if gpu in by_gpu)
         return max(self.dwell_s, DWELL_TURNS * max(turns_s, default=0.0))
 
 

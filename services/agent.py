@@ -20,11 +20,12 @@ from supervisor.xmlrpc import SupervisorTransport
 from shared.beat import Beat
 from shared.broker import Broker
 from shared.catalog import load_cascade
+from shared.census import knows_its_place
 from shared.config import Settings, load, parser
 from shared.connection import CommandRefused
 from shared.incarnation import Deaths, machine
 from shared.log import configure
-from shared.observer import Observer, knows_its_place
+from shared.observer import Observer
 from shared.plans import Plan, Slot
 from shared.process import Stop, guarded, patiently, until_done
 from shared.schema import STAGES, Stage
@@ -121,8 +122,11 @@ class Supervisor:
 class Agent:
     """Level-triggered: looks, compares, acts, and looks again."""
 
-    def __init__(self, settings: Settings, supervisor: Supervisor, logger: Logger) -> None:
+    def __init__(
+        self, settings: Settings, supervisor: Supervisor, logger: Logger, models: Mapping[Stage, str] | None = None
+    ) -> None:
         self._settings = settings
+        self._models = models or {}  # what its workers load, by name
         self._supervisor = supervisor
         self._logger = logger
         self._broker = Broker(settings)
@@ -223,17 +227,19 @@ class Agent:
         about = {"name": settings.node, "slots": str(settings.slots), "gpu": settings.gpu or ""}
         about["machine"] = machine()  # two of one name are told apart by it
         about["resident"] = "1" if settings.resident else "0"  # host: both processes run, too
-        return about | dict(listing)
+        return about | {f"model:{stage}": name for stage, name in self._models.items()} | dict(listing)
 
 
 def main() -> int:
     """Run the agent of one node until SIGTERM; the workers stay under supervisor."""
     names = ["redis_url", "deployment", "cascade", "node", "slots", "gpu", "resident", "supervisor_socket", "lease_s"]
     settings = load(parser(__doc__ or "", [*names, "picture_ttl_s", "done_keep_s", "beats", "log_dir"]).parse_args())
-    settings = settings.model_copy(update={"gpu": settings.gpu or load_cascade(settings.cascade).gpu})
+    cascade = load_cascade(settings.cascade)
+    settings = settings.model_copy(update={"gpu": settings.gpu or cascade.gpu})
+    models: dict[Stage, str] = {stage: model.name for stage, model in cascade.models.items()}
     logger = configure("agent", settings.log_dir)
     stop, beat = Stop().listen(), Beat(settings.beats, "agent")
-    agent = Agent(settings, Supervisor(settings.supervisor_socket), logger)
+    agent = Agent(settings, Supervisor(settings.supervisor_socket), logger, models)
     if until_done(agent.check, stop, logger, beat):
         logger.info("ready", extra={"node": settings.node, "slots": settings.slots})
         patiently(agent.step, stop, logger, sleep=agent.sleep, beat=beat)

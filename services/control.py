@@ -18,13 +18,14 @@ from planner.viewing import SCORES, Watch, next_plan
 from shared.beat import Beat
 from shared.broker import Broker
 from shared.catalog import Cascade, load_cascade
+from shared.census import Planned, in_words
 from shared.config import Settings, load, parser
 from shared.errors import PlanUnreadable
 from shared.log import configure
 from shared.messages import Outcome
 from shared.observer import Observer
 from shared.orders import Orders
-from shared.plans import Plan, View
+from shared.plans import Plan, Slot, View
 from shared.process import Stop, guarded, parting, patiently, until_done
 from shared.schema import STAGES, Stage
 
@@ -45,7 +46,9 @@ class Control:
         self._watch = Watch(cascade)
         self._orders = Orders()
         self._models: dict[Stage, str] = {stage: model.name for stage, model in cascade.models.items()}
-        self._token = uuid.uuid4().hex
+        self._planned = Planned(cascade.name, self._models)
+        self._token = self._planned.token(uuid.uuid4().hex)
+        self._strange: set[str] = set()  # slots and nodes of which was said that they draw another cascade
         self._next_look = 0.0
         self._readable: Plan | None = None
         self._spoilt: PlanUnreadable | None = None
@@ -105,9 +108,18 @@ class Control:
         waiting: dict[Stage, int] = {stage: backlog[stage].waiting for stage in STAGES}
         running: dict[Stage, int] = {stage: backlog[stage].running for stage in STAGES}
         plan = self._standing_plan()
-        slots = self._observer.slots()
+        slots = self._slots()
         ceilings = self._observer.ceilings(self._models, {slot.gpu for slot in slots})
         return self._watch.view(self._broker.now(), slots, waiting, running, plan, ceilings)
+
+    def _slots(self) -> tuple[Slot, ...]:
+        """The slots that draw this cascade; of others it is said once that they are left out."""
+        found = self._observer.census(self._models)
+        if found.strangers.keys() - self._strange:
+            self._logger.warning("left out of the plan", extra={"reason": in_words(found.strangers, self._planned)})
+        back = {name for slot in found.slots for name in (slot.name, slot.node)}
+        self._strange = (self._strange - back) | found.strangers.keys()
+        return found.slots
 
     def _standing_plan(self) -> Plan | None:
         """The plan in force; where somebody spoilt it, the last one that could be read."""

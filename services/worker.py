@@ -19,7 +19,7 @@ from functools import partial
 from logging import Logger
 from typing import Final
 
-from models.backend import Backend, NobodyWaits, OutOfMemory, Undeveloped, open_backend
+from models.backend import Backend, NobodyWaits, OutOfMemory, Undeveloped, open_backend, stays
 from services.finishing import Finishing, Unsettled
 from services.hops import Drawing
 from services.lease import Lease
@@ -279,7 +279,7 @@ def main() -> int:
     stop = Stop().listen()
     watchdog = Watchdog(settings, stage, lease, stop, logger)
     watchdog.start()
-    until_done(lambda: lease.describe(ready="1"), stop, logger)
+    until_done(lambda: lease.describe(ready="1", resident=stays(settings.resident, backend)), stop, logger)
     logger.info("ready", extra={"consumer": consumer, "model": cascade.models[stage].name})
     worker = Worker(settings, stage, cascade, backend, lease, logger, watchdog)
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from shared.broker import Broker
+from shared.census import Planned
 from shared.connection import CommandRefused, Unreachable
 from shared.errors import PlanUnreadable
 from shared.letters import Letter
@@ -42,6 +43,7 @@ class Reading:
 
     `totals`: the counters of `{d}:totals`. `workers`, `nodes`: what they say of themselves, nodes by name. `open`:
     prompts on their way. `dead`: dead letters. `picture_bytes`: of the pictures kept, None where nobody counts them.
+    `planned_for`: the cascade of the planner that leads, where one does and says it.
     """
 
     time_s: float
@@ -53,6 +55,7 @@ class Reading:
     open: int
     dead: int
     picture_bytes: int | None
+    planned_for: Planned | None = None
 
     def draws(self, worker: Mapping[str, str]) -> bool:
         """Whether a worker is ready and the plan gives its slot to its stage."""
@@ -148,6 +151,7 @@ class Lookout:
             open=open_prompts,
             dead=dead,
             picture_bytes=observer.picture_bytes(),
+            planned_for=observer.planned_for(),
         )
 
     def _letters(self) -> tuple[Letter, ...]:

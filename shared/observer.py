@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, cast
+from typing import Any, cast
 
+from shared.census import Census, Planned, census, is_slot, knows_its_place
 from shared.connection import BLOCK_S, CommandRefused, Connection
 from shared.errors import PlanUnreadable
 from shared.exchange import OpenPrompt
@@ -20,10 +21,7 @@ from shared.pictures import open_pictures
 from shared.plans import Plan, Slot
 from shared.schema import CLASSES, GROUP, NORMAL, STAGES, Keys, Stage, node_of, reserved
 from shared.standing import read_ceiling
-from shared.wire import finite, integer_or
-
-SLOT_LIMIT: Final = 10**6  # numbers past it are no slot's
-GIVEN_UP: Final = ("BACKOFF", "FATAL", "UNKNOWN")  # states of a program that supervisor does not bring up
+from shared.wire import finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,33 +127,24 @@ class Observer:
         return {about["name"]: about for about in found if "name" in about}
 
     def slots(self) -> tuple[Slot, ...]:
-        """Every slot that can draw, with the stages whose workers are ready on it.
+        """Every slot that can draw, with the stages whose workers are ready on it, whatever its cascade."""
+        return self.census().slots
 
-        Where an agent swaps the models of a slot, it can draw either, whichever is loaded now or being loaded:
-        a slot that left the view while it changes would be planned away, and the fleet would never come to rest.
-        """
-        able: dict[tuple[str, int, str], set[Stage]] = {}
-        workers = [worker for worker in self.workers() if knows_its_place(worker)]
-        for worker in workers:
-            if worker.get("ready") == "1":
-                place = (worker["node"], int(worker["slot"]), worker.get("gpu", ""))
-                able.setdefault(place, set()).add(cast(Stage, worker["stage"]))
-        planned = self._planned()
-        nodes = self.nodes({worker["node"] for worker in workers} | {node for node, _ in planned})
-        swapping = {name: about for name, about in nodes.items() if about.get("resident") == "0"}
-        for node, number in planned - {place[:2] for place in able}:
-            if node in swapping and _can_change(swapping[node], number):
-                able[node, number, swapping[node].get("gpu", "")] = set()
-        return tuple(
-            Slot(node, number, gpu, tuple(stage for stage in STAGES if stage in stages or node in swapping))
-            for (node, number, gpu), stages in sorted(able.items())
-        )
+    def census(self, models: Mapping[Stage, str] | None = None) -> Census:
+        """The slots that can draw; `models`: those who draw with others do not count."""
+        planned, workers = self._planned(), self.workers()
+        names = {worker["node"] for worker in workers if knows_its_place(worker)} | {node for node, _ in planned}
+        return census(workers, self.nodes(names), planned, models)
+
+    def planned_for(self) -> Planned | None:
+        """The cascade of the planner that leads; None where none does or it does not say."""
+        return Planned.of_token(cast("bytes | None", self._client.get(self.keys.leader("control"))))
 
     def _planned(self) -> set[tuple[str, int]]:
         """Node and number of each slot that the plan in force gives a stage."""
         names = (name.decode(errors="replace") for name in self._client.hkeys(self.keys.plan))
         slots = (name.removeprefix("slot:").rpartition(":") for name in names if name.startswith("slot:"))
-        return {(node, int(number)) for node, _, number in slots if node and _is_slot(number)}
+        return {(node, int(number)) for node, _, number in slots if node and is_slot(number)}
 
     def open_prompts(self, before: float, limit: int = 1000) -> list[OpenPrompt]:
         """Open prompts due before a time, the most urgent first; one whose record cannot be read is passed over."""
@@ -257,15 +246,6 @@ def _plans(rows: Iterable[StreamRow]) -> Iterator[Plan]:
             yield Plan.from_wire(fields)
 
 
-def knows_its_place(about: Mapping[str, str]) -> bool:
-    """Whether what stands under a worker's key says where it draws; anybody may have written it."""
-    return bool(about.get("node")) and about.get("stage") in STAGES and _is_slot(about.get("slot", ""))
-
-
-def _is_slot(number: str) -> bool:
-    return 0 <= integer_or(number.encode(), -1) <= SLOT_LIMIT
-
-
 def _number(text: bytes) -> float | None:
     try:
         return finite(float(text))
@@ -288,9 +268,3 @@ def _open_prompt(prompt_id: bytes, deadline: float, record: Sequence[bytes | Non
 def _pending(summary: Any) -> tuple[int, int]:
     back = sum(row["pending"] for row in summary["consumers"] if reserved(row["name"].decode()))
     return summary["pending"], back
-
-
-def _can_change(about: Mapping[str, str], number: int) -> bool:
-    """Whether supervisor still brings up programs of the slot: it gives up on one that cannot start."""
-    states = [about.get(f"worker-{number}-{stage}", "FATAL") for stage in STAGES]
-    return not all(state in GIVEN_UP for state in states)

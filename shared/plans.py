@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Final, cast
 
+from shared.config import Resident
 from shared.errors import PlanUnreadable
 from shared.messages import Fields, Wire
 from shared.schema import LATEST_VERSION, STAGES, Stage
@@ -22,12 +23,16 @@ MAPPINGS: Final[Mapping[str, str]] = {"assignment": "slot", "light_on": "light_o
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A GPU, or a share of one, and the stages whose processes can run on it."""
+    """A GPU, or a share of one, and the stages whose processes can run on it.
+
+    `resident`: where the model that does not draw stays there, as its workers say; None where they do not.
+    """
 
     node: str
     number: int
     gpu: str
     stages: tuple[Stage, ...] = ("light", "heavy")
+    resident: Resident | None = None
 
     @property
     def name(self) -> str:

@@ -39,7 +39,8 @@ class Easel:
 @contextmanager
 def working(broker: Broker, easel: Easel) -> Iterator[Worker]:
     settings = broker.settings.model_copy(update={"deadline_s": None})
-    lease = Lease(settings, easel.stage, f"test-0-{easel.stage}-1", "played", logger)
+    name = f"test-0-{easel.stage}-1"
+    lease = Lease(settings, easel.stage, name, CASCADE.models[easel.stage].name, logger)
     lease.start()
     worker = Worker(settings, easel.stage, CASCADE, easel, lease, logger)
     yield worker

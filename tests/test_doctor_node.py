@@ -18,6 +18,7 @@ import pytest
 from deploy.acl import access_list
 from services.doctor.machine import Place, of_disk
 from shared.broker import Broker
+from shared.census import Planned
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis, server_binaries, version_of
 from shared.incarnation import machine
@@ -90,6 +91,18 @@ def the_line(url: str, *options: str, **variables: str) -> str:
 
 def test_a_node_that_nothing_is_wrong_with(head: Head) -> None:
     assert wrong_lines(head.address("agent")) == []
+
+
+@pytest.mark.parametrize("user", ["agent", "worker", "gateway"])
+def test_another_cascade_than_the_planners(head: Head, user: str) -> None:
+    planned = Planned("sdturbo", {"light": "sd-turbo", "heavy": "sd-v1.5"})
+    head.admin.client.set(head.admin.keys.leader("control"), planned.token("0f"), ex=120)
+    try:
+        line = the_line(head.address(user), CASCADE_CASCADE="tiny")
+    finally:
+        head.admin.client.delete(head.admin.keys.leader("control"))
+    assert line.startswith("cascade: the planner's is sdturbo (sd-turbo, sd-v1.5), this machine is told tiny")
+    assert "the same CASCADE" in line
 
 
 def test_a_wrong_password(head: Head) -> None:

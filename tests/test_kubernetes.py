@@ -21,6 +21,7 @@ from tests.composing import GPU_NODE, HEAD, environment_here, said_by, services,
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KEDA = json.loads((Path(__file__).parent / "keda_scaledobject.json").read_text())
+APART = ("burst.yaml", "fetch.yaml")  # not part of the kustomization
 OLDEST, NEWEST = "1.30", "1.37"
 
 Manifest = dict[str, Any]
@@ -76,7 +77,9 @@ def test_the_schemas_refuse_what_is_misspelt() -> None:
 
 def test_all_are_put_together_but_what_needs_more_than_kubernetes() -> None:
     listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    assert {*listed["resources"], "burst.yaml"} == {file for file, _ in ALL}
+    assert {*listed["resources"], *APART} == {file for file, _ in ALL}
+    # A job's template cannot be changed, so `apply -k` with the next image would end there.
+    assert not {manifest["kind"] for file, manifest in ALL if file in listed["resources"]} & {"Job", "ScaledObject"}
     used = {container(pod)["image"] for pod in OURS.values()}
     assert used == {each["name"] for each in listed["images"]}
     assert used == {"cascade-head", "cascade-node"}
@@ -87,7 +90,7 @@ def test_kubectl_builds_them_with_the_images_named() -> None:
     built = said_by(["kubectl", "kustomize", str(FOLDER)])
     assert built.returncode == 0, built.stderr
     made = list(yaml.safe_load_all(built.stdout))
-    assert len(made) == len([file for file, _ in ALL if file != "burst.yaml"])
+    assert len(made) == len([file for file, _ in ALL if file not in APART])
     assert all(each["metadata"].get("namespace") == "cascade" for each in made if each["kind"] != "Namespace")
     images = {container(each["spec"]["template"])["image"] for each in made if "template" in each.get("spec", {})}
     assert not images & {"cascade-head", "cascade-node"}
@@ -221,6 +224,21 @@ def test_only_our_pods_reach_redis_and_only_the_gateway_is_reached_from_outside(
     assert rule == {"from": [{"podSelector": {"matchLabels": {"cascade/redis": "client"}}}], "ports": [{"port": 6379}]}
     clients = {name for name, pod in PODS.items() if pod["metadata"]["labels"].get("cascade/redis") == "client"}
     assert clients == OURS.keys() - {"fetch"}
+
+
+def test_names_are_resolved_by_the_cluster_and_by_a_cache_on_the_machine() -> None:
+    (redis, names) = of_kind("NetworkPolicy")["clients-reach-redis-and-names-only"]["spec"]["egress"]
+    pods, machine = names["to"]
+    assert {port["port"] for port in names["ports"]} == {53} and {port["port"] for port in redis["ports"]} == {6379}
+    assert machine == {"ipBlock": {"cidr": "169.254.20.10/32"}}  # NodeLocal DNSCache, as its manual has it
+    (labels,) = pods["podSelector"]["matchExpressions"]
+    assert labels == {"key": "k8s-app", "operator": "In", "values": ["kube-dns", "node-local-dns"]}
+
+
+def test_without_figures_keda_leaves_the_burst_as_it_is() -> None:
+    scaled = of_kind("ScaledObject")["gpu-burst"]["spec"]
+    assert "fallback" not in scaled, "it scales to its number of replicas, and never keeps those that are there"
+    assert all(trigger["metadata"]["ignoreNullValues"] == "false" for trigger in scaled["triggers"])
 
 
 def test_keda_scales_the_burst_on_a_gauge_that_is_told() -> None:

@@ -124,7 +124,7 @@ def test_a_paused_control_that_wakes_up_leaves_the_newer_plan_in_force(broker: B
     first.send_signal(signal.SIGSTOP)
     overtaken(broker, "control", token)
     # Another slot: the plan must change.
-    about = {"node": "test", "slot": "1", "gpu": "cpu", "stage": "light", "ready": "1", "model": "m"}
+    about = {"node": "test", "slot": "1", "gpu": "cpu", "stage": "light", "ready": "1"}
     broker.announce("light", "test-1-light-1", about)
     until(lambda: (plan := broker.plan()) and "test:1" in plan.assignment, "the other plans for the new slot")
     newer, now_leads = broker.plan(), leader(broker, "control")

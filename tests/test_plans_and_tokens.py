@@ -99,7 +99,7 @@ def test_a_slot_shows_the_stages_whose_workers_are_ready(broker: Broker, observe
     second.die()
     assert observer.slots() == (Slot("test", 0, "cpu", ("light",)),)
     broker.announce_node("test", {"name": "test", "resident": "0"})
-    assert observer.slots() == (Slot("test", 0, "cpu", ("light", "heavy")),), "the agent can swap"
+    assert observer.slots() == (Slot("test", 0, "cpu", ("light", "heavy"), False),), "the agent can swap"
     broker.announce("light", first.name, {"node": "test", "slot": "0", "gpu": "cpu", "stage": "light", "ready": "0"})
     assert observer.slots() == ()
 
@@ -111,9 +111,9 @@ def test_a_slot_that_swaps_its_model_stays_in_the_view(broker: Broker, observer:
     about = {"name": "test", "resident": "0", "gpu": "cpu", "worker-1-light": "STOPPING", "worker-1-heavy": "STOPPED"}
     broker.announce_node("test", about)
     both: tuple[Stage, ...] = ("light", "heavy")
-    assert observer.slots() == (Slot("test", 0, "cpu", both), Slot("test", 1, "cpu", both))
+    assert observer.slots() == (Slot("test", 0, "cpu", both, False), Slot("test", 1, "cpu", both, False))
     broker.announce_node("test", about | {"worker-1-light": "FATAL", "worker-1-heavy": "BACKOFF"})
-    assert observer.slots() == (Slot("test", 0, "cpu", both),), "neither model comes up there"
+    assert observer.slots() == (Slot("test", 0, "cpu", both, False),), "neither model comes up there"
     broker.announce_node("test", about | {"resident": "1"})
     assert observer.slots() == (Slot("test", 0, "cpu", ("light",)),), "where both stay loaded, only the ready draw"
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.supervision import ROOT, VISIBLE, can_be_opened, configuration, devices_of
+from deploy.devices import VISIBLE, devices_of
+from deploy.supervision import ROOT, can_be_opened, configuration
 from models.diffusion import choose_device
 from services.agent import program
 from shared.errors import ModelError, SettingsError
@@ -18,6 +19,14 @@ from shared.schema import STAGES
 from tests.composing import said_by
 
 SOCKET = Path("/tmp/s.sock")
+LISTING = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-00000000-0000-0000-0000-000000000000)
+  MIG 3g.20gb     Device  0: (UUID: MIG-00000000-0000-0000-0000-00000000000a)
+  MIG 3g.20gb     Device  1: (UUID: MIG-GPU-00000000-0000-0000-0000-000000000000/2/0)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-11111111-1111-1111-1111-111111111111)
+"""
+UNPARTED = "".join(line for line in LISTING.splitlines(keepends=True) if line.startswith("GPU"))
+INSTANCES = ("MIG-00000000-0000-0000-0000-00000000000a", "MIG-GPU-00000000-0000-0000-0000-000000000000/2/0")
 MIGS = "MIG-41b35f6e-5a1c-5b0f-9c1d-000000000001,MIG-GPU-1a2b/1/0"
 
 
@@ -55,6 +64,29 @@ def test_each_slot_has_its_device(given: str, slots: int, visible: str | None, e
 def test_a_wrong_count_and_what_is_no_device_is_said(given: str, visible: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         devices_of(given, 2, {VISIBLE: visible})
+
+
+def test_where_gpus_are_parted_each_slot_has_an_instance_by_its_uuid() -> None:
+    assert devices_of("", 2, {}, lambda: LISTING) == INSTANCES
+    assert devices_of("", 3, {}, lambda: LISTING)[2] == "GPU-11111111-1111-1111-1111-111111111111"
+    assert devices_of("", 2, {}, lambda: UNPARTED) == ("0", "1")
+    assert devices_of("0,0", 2, {}, lambda: LISTING) == ("0", "0")
+    assert devices_of("", 1, {VISIBLE: "1"}, lambda: LISTING) == ("1",)
+    with pytest.raises(SettingsError, match="nvidia-smi -L: 3 for 4 slots"):
+        devices_of("", 4, {}, lambda: LISTING)
+
+
+def test_the_node_asks_the_driver_which_instances_it_has(tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n[ \"$1\" = -L ] && cat <<'END'\n{LISTING}END\n")
+    tool.chmod(0o755)
+    code, out, _ = command(
+        "--no-head", CASCADE_CASCADE="sdturbo", CASCADE_SLOTS="2", PATH=f"{tmp_path}:{os.environ['PATH']}"
+    )
+    found = programs_of(out)
+    assert code == 0
+    for slot, instance in enumerate(INSTANCES):
+        assert f'{VISIBLE}="{instance}"' in found[program(slot, "heavy")]["environment"]
 
 
 def test_both_workers_of_a_slot_see_its_device_and_nobody_else_sees_one() -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from services.ctl.command import Commands, add_command
 from shared.broker import Broker
+from shared.census import in_words, strangers
 from shared.figures import Figures, figures
 from shared.ledger import Tally
 from shared.lookout import LOOK_S, Lookout, Reading, place_of
@@ -64,6 +65,8 @@ def _head(reading: Reading, recent: Figures) -> Iterator[Text]:
         yield Text(f"{made}: threshold {plan.threshold:.4f}, heavy share {plan.heavy_share:.2f}\n{plan.why}")
     else:
         yield Text("no plan is in force: does a planner run, and is a worker ready?")
+    if (planned := reading.planned_for) and (strange := strangers(reading.workers, reading.nodes, planned.models)):
+        yield Text(in_words(strange, planned))
 
 
 def _stages(reading: Reading) -> Table:

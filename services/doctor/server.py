@@ -10,6 +10,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from services.doctor.finding import Finding
+from shared.catalog import unmeasured
+from shared.census import Planned, in_words
 from shared.checkup import (
     READS,
     SCRIPTS,
@@ -25,8 +27,10 @@ from shared.checkup import (
 )
 from shared.config import Settings
 from shared.connection import OLDEST, CommandRefused, Connection, Unreachable
-from shared.errors import ServerUnfit
+from shared.errors import ServerUnfit, SettingsError
 from shared.incarnation import machine
+from shared.observer import Observer
+from shared.schema import Stage
 
 FAR_OFF_S: Final = 1.0  # of clocks: times in logs and on dashboards no longer fit together
 MIB: Final = 2**20
@@ -166,6 +170,7 @@ def of_redis(settings: Settings, role: str | None) -> Iterator[Finding]:
         known = role or (facts.user if facts.user in WRITES else "")
         yield of_access(facts.user, known, lacking(connection, known) if known else (), settings.deployment)
         yield from _of_names(connection, known)
+        yield from _of_cascade(connection)
         connection.close()
     # Also where we were turned away ourselves: a stranger may not be.
     yield exposure([*hosts_of(settings.redis_url), *bound_to(told, version)], answers_anybody(settings))
@@ -181,6 +186,29 @@ def of_node(name: str, known: Mapping[str, str], here: str) -> Finding:
         return Finding("node", "ok", f"{name}: its agent runs on this machine")
     words = f"another machine is node {name} already: name this one otherwise with CASCADE_NODE (NODE_NAME in compose)"
     return Finding("node", "wrong", words)
+
+
+def of_cascade(ours: Planned, planned: Planned, strange: Mapping[str, Sequence[str]]) -> Finding:
+    """Whether this machine and the nodes are told the planner's cascade. `strange`: who is not, of `census`."""
+    if ours.models != planned.models:
+        words = f"the planner's is {planned}, this machine is told {ours}: give head and nodes the same CASCADE"
+        return Finding("cascade", "wrong", words)
+    if strange:
+        return Finding("cascade", "wrong", in_words(strange, planned))
+    return Finding("cascade", "ok", f"the planner's, {planned}")
+
+
+def _of_cascade(connection: Connection) -> Iterator[Finding]:
+    """Said where a planner leads and our user may ask for it; of the nodes, where it may ask for those too."""
+    observer = Observer(connection)
+    with suppress(CommandRefused, SettingsError):  # a cascade that is none is said with its models
+        planned, ours = observer.planned_for(), unmeasured(connection.settings.cascade)
+        if planned is not None:
+            strange: Mapping[str, Sequence[str]] = {}
+            with suppress(CommandRefused):
+                strange = observer.census(planned.models).strangers
+            names: Mapping[Stage, str] = {stage: model.name for stage, model in ours.models.items()}
+            yield of_cascade(Planned(ours.name, names), planned, strange)
 
 
 def _of_names(connection: Connection, role: str) -> Iterator[Finding]:

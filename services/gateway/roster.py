@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from services.gateway.snapshot import SlotRow, WorkerRow
-from shared.observer import GIVEN_UP
+from shared.census import GIVEN_UP
 from shared.schema import Stage
 
 
