@@ -22,6 +22,9 @@ from shared.process import Stop, patiently
 from shared.schema import Stage
 
 BEATS: Final = 4  # per lease: three may be lost
+NEW_S: Final = (
+    10.0  # since a worker became ready: so long it leaves out no beat, for a plan that names it is on its way
+)
 
 
 class Lease:
@@ -46,6 +49,7 @@ class Lease:
         self._holds_slot = False
         self._no_slot_before = 0.0
         self._rests = True
+        self._new_until = 0.0
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -57,6 +61,8 @@ class Lease:
 
     def describe(self, **about: str) -> None:
         """Change what the worker says of itself."""
+        if about.get("ready") == "1":
+            self._new_until = time.monotonic() + NEW_S
         self._about |= about
         self._broker.announce(self._stage, self.consumer, self._about)
 
@@ -133,7 +139,7 @@ class Lease:
         # Who holds no prompt has nothing to lose but its standing, and there may be hundreds of them: they leave out
         # every other beat. But one that has claimed meanwhile, which renewed its lease, must not wait for two.
         held = [*entries, *self._settling]
-        self._rests = not (held or self._rests)
+        self._rests = not (held or self._rests or time.monotonic() < self._new_until)
         if self._rests:
             return self._period_s
         renewal = self._broker.renew(self._stage, self.consumer, self.slot_key, held, holds=holds)
