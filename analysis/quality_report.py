@@ -121,14 +121,19 @@ def _verdicts(points: Sequence[Point], metric: str) -> list[str]:
         ahead = [point for point in inner if point.ahead.low > 0]
         behind = [point for point in inner if point.ahead.high < 0]
         level = [point for point in inner if point not in ahead and point not in behind]
-        verdicts.append(
-            f"**{selector}** beats the lot at {_shares(ahead)}. It does not at {_shares(level)}, where the interval of "
-            f"the difference holds 0, and is behind at {_shares(behind)}."
-        )
+        verdicts.append(f"**{selector}** " + "; it ".join(_said(ahead, level, behind)) + ".")
     return verdicts
 
 
+def _said(ahead: Sequence[Point], level: Sequence[Point], behind: Sequence[Point]) -> list[str]:
+    """Where it is what, what it is nowhere left out; but whether it beats the lot is always said."""
+    said = [f"beats the lot at {_shares(ahead)}" if ahead else "beats the lot at no share"]
+    if level:
+        said.append(f"does not at {_shares(level)}, where the interval of the difference holds 0")
+    if behind:
+        said.append(f"is behind at {_shares(behind)}")
+    return said
+
+
 def _shares(points: Sequence[Point]) -> str:
-    if not points:
-        return "no share"
     return ", ".join(f"{point.share:.0%} ({point.ahead.value:+.3f})" for point in points)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from shared.config import Settings
 from shared.embedded import EmbeddedRedis, server_binaries, version_of
 from shared.incarnation import machine
 from tests.helpers import a_plan, put_plan
+from tests.quiet_hosts import mute_host, silent_host
 from tests.servers import folder, free_port, secure_server
 from tests.test_doctor import run_doctor
 from tests.test_roles import PASSWORDS
@@ -258,44 +257,6 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         (found,) = of_disk([Place("logs", disk / "logs", "CASCADE_LOG_DIR", True, True)])
     assert found.level == "wrong" and "Read-only" in found.words and "CASCADE_LOG_DIR" in found.words
-
-
-@contextmanager
-def silent_host() -> Iterator[int]:
-    """A port whose packets are dropped: its queue of connections that nobody accepts is full."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        port = int(server.getsockname()[1])
-        waiting = [socket.socket() for _ in range(3)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.1", port))
-        try:
-            yield port
-        finally:
-            for each in waiting:
-                each.close()
-
-
-@contextmanager
-def mute_host() -> Iterator[int]:
-    """A port that takes every connection and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    held.append(server.accept()[0])
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield int(server.getsockname()[1])
-        server.shutdown(socket.SHUT_RDWR)
-        for each in held:
-            each.close()
 
 
 @pytest.mark.parametrize("host", [silent_host, mute_host])
