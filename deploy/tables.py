@@ -7,7 +7,19 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.table import Table
+
 from shared.files import write_text
+
+
+def narrow(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table for a terminal of 80 characters; what its first column says stands on the left, all else on the right."""
+    made = Table(box=None, padding=(0, 1, 0, 0))
+    for place, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for each in rows:
+        made.add_row(*each)
+    return made
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: Path) -> None:

@@ -103,16 +103,19 @@ class DiffusionBackend:
 
     def draw(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Picture]:
         """One picture per job, in order; raises ModelError, OutOfMemory, NobodyWaits."""
-        return [_finished(picture) for picture in self.draw_ahead(jobs, abandoned)]
+        return [_finished(drawn) for drawn in self._drawn(jobs, abandoned)]
 
-    def draw_ahead(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Drawn]:
+    def draw_ahead(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> Sequence[Drawn]:
         """The same without waiting for the encoding, where that has threads of its own."""
+        return self._drawn(jobs, abandoned) if self._encoder.threaded else self.draw(jobs, abandoned)
+
+    def _drawn(self, jobs: Sequence[Job], abandoned: Abandoned) -> list[Undeveloped]:
+        """One per job, in order."""
         drawn: dict[int, Undeveloped] = {}
         for asked, places in self._by_kind(jobs).items():
             alike = self._draw_alike([jobs[place] for place in places], asked, abandoned)
             drawn |= zip(places, alike, strict=True)
-        inorder = [drawn[place] for place in range(len(jobs))]
-        return list(inorder if self._encoder.threaded else map(_finished, inorder))
+        return [drawn[place] for place in range(len(jobs))]
 
     def _by_kind(self, jobs: Sequence[Job]) -> dict[Asked, list[int]]:
         """Places in the batch by what is asked for: a tensor holds pictures of one size, drawn in the same steps."""
@@ -171,7 +174,7 @@ class DiffusionBackend:
         return pictures
 
 
-def _finished(drawn: Drawn) -> Picture:
+def _finished(drawn: Undeveloped) -> Picture:
     """The picture once it is encoded; one that the safety checker flagged has no bytes."""
     return Picture(b"" if drawn.flagged else drawn.data, drawn.score, drawn.flagged)
 

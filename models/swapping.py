@@ -215,7 +215,7 @@ class SwappingBackend:
         self._ask_for_weights()
         return self._backend.draw(jobs, abandoned)
 
-    def draw_ahead(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> list[Drawn]:
+    def draw_ahead(self, jobs: Sequence[Job], abandoned: Abandoned = never) -> Sequence[Drawn]:
         """As the backend does; raises ModelError while it is parked."""
         self._ask_for_weights()
         return self._backend.draw_ahead(jobs, abandoned)

@@ -22,9 +22,8 @@ from shared.process import Stop, patiently
 from shared.schema import Stage
 
 BEATS: Final = 4  # per lease: three may be lost
-NEW_S: Final = (
-    10.0  # since a worker became ready: so long it leaves out no beat, for a plan that names it is on its way
-)
+# So long after it became ready a worker leaves out no beat: a plan that names it is on its way.
+NEW_S: Final = 10.0
 
 
 class Lease:

@@ -101,13 +101,7 @@ def row(played: Sequence[Played], command: str) -> list[str]:
 
 def as_table(rows: Iterable[Sequence[str]]) -> Table:
     """The rows for a terminal, in columns that fit 80 characters."""
-    made = Table(box=None, padding=(0, 1, 0, 0))
-    shown = [(COLUMNS.index(name), heading) for name, heading in SHOWN.items()]
-    for place, heading in shown:
-        made.add_column(heading, justify="left" if place == 0 else "right", no_wrap=True)
-    for each in rows:
-        made.add_row(*(each[place] for place, _ in shown))
-    return made
+    return tables.narrow(SHOWN.values(), ([each[COLUMNS.index(name)] for name in SHOWN] for each in rows))
 
 
 def write_csv(rows: Iterable[Sequence[str]], path: Path) -> None:

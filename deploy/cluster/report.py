@@ -83,25 +83,19 @@ def row(name: str, scenario: Scenario, verdict: Verdict, command: str) -> list[s
 
 def as_table(rows: Sequence[Sequence[str]]) -> Table:
     """The rows for a terminal, in columns that fit 80 characters."""
-    made = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in SHOWN.values():
-        made.add_column(heading, justify="left" if heading == "scenario" else "right", no_wrap=True)
-    for each in rows:
-        made.add_row(*(each[COLUMNS.index(name)] for name in SHOWN))
-    return made
+    return tables.narrow(SHOWN.values(), ([each[COLUMNS.index(name)] for name in SHOWN] for each in rows))
 
 
 def phases_table(phases: Sequence[Phase]) -> Table:
     """Step by step: how soon the plan followed, and the heavy share from 5 s after it."""
-    made = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("step", "s", "plan follows s", "heavy workers", "heavy share", "planned"):
-        made.add_column(heading, justify="left" if heading == "step" else "right", no_wrap=True)
-    for phase in phases:
-        share = "-" if phase.share is None else f"{phase.share:.2f}"
-        follows = "never" if phase.follows_s is None else f"{phase.follows_s:.2f}"
-        counts = (f"{phase.seconds:.0f}", follows, str(phase.heavy_workers), share, f"{phase.planned:.2f}")
-        made.add_row(phase.step.what, *counts)
-    return made
+    headings = ("step", "s", "plan follows s", "heavy workers", "heavy share", "planned")
+    return tables.narrow(headings, map(_phase, phases))
+
+
+def _phase(phase: Phase) -> list[str]:
+    share = "-" if phase.share is None else f"{phase.share:.2f}"
+    follows = "never" if phase.follows_s is None else f"{phase.follows_s:.2f}"
+    return [phase.step.what, f"{phase.seconds:.0f}", follows, str(phase.heavy_workers), share, f"{phase.planned:.2f}"]
 
 
 def write_csv(rows: Sequence[Sequence[str]], path: Path) -> None:
