@@ -72,11 +72,16 @@ def _counted(what: str) -> _Things:
     return tuple(Thing(found[2], found[3], found[4], cell) for cell in _CELLS[found[1]]) if found else ()
 
 
+def _halved(things: _Things) -> bool:
+    return all(thing.second for thing in things)
+
+
 _READERS: Final[Mapping[str, Callable[[str], _Things]]] = {
     "one": lambda what: things if len(things := _placed(what)) == 1 and not things[0].second else (),
     "count": _counted,
-    "pair": lambda what: things if len(things := _related(what)) == 2 else (),
+    "pair": lambda what: things if len(things := _related(what)) == 2 and not _halved(things) else (),
     "three": lambda what: things if len(things := _placed(what)) == 3 else (),
+    "both": lambda what: things if len(things := _related(what)) == 2 and _halved(things) else (),
     "halves": lambda what: things if len(things := _placed(what)) == 1 else (),
     "relations": lambda what: things if len(things := _related(what)) == 4 else (),
     "four": lambda what: things if len(things := _placed(what)) == 4 else (),

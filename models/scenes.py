@@ -2,10 +2,11 @@
 
 A scene is one to four flat shapes on a plain ground, described by a caption. Four kinds of at most 16 words, from
 easy to hard: `one` ("big green triangle right on grey"), `pair` ("big red cross below big green ring on black"),
-`count` ("three small red rings on grey") and `three` ("small red ring top and ... on white"). Three harder ones of
+`count` ("three small red rings on grey") and `three` ("small red ring top and ... on white"). Four harder ones of
 at most 18: `halves` ("big red blue circle left on black": red on its left, blue on its right), `four` ("red ring top
-and blue cross left and ... on white", all small) and `relations` ("small red ring above small blue cross and small
-green ring right of small red circle on grey"). They say it in the same words.
+and blue cross left and ... on white", all small), `relations` ("small red ring above small blue cross and small
+green ring right of small red circle on grey") and `both` ("big red blue ring above big green red cross on white").
+They say it in the same words.
 
 A caption fixes everything but a displacement of up to two pixels per thing. One caption in ten is held out: never
 trained on. Numpy only, so that a publisher of captions loads no learning library.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +45,7 @@ PLACES: dict[str, tuple[int, int]] = {
     "right": (1, 2),
 }
 KINDS: dict[str, float] = {"one": 0.18, "count": 0.15, "pair": 0.32, "three": 0.35}
-HARD_KINDS: dict[str, float] = {"halves": 0.3, "relations": 0.35, "four": 0.35}
+HARD_KINDS: dict[str, float] = {"halves": 0.25, "relations": 0.25, "four": 0.25, "both": 0.25}
 
 _RELATIONS = {"top": "above", "bottom": "below", "left": "left of", "right": "right of"}
 _OPPOSITE = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
@@ -102,7 +104,8 @@ class Scene:
 
 def caption(scene: Scene) -> str:
     """The scene in words; two scenes with the same caption differ in displacements only."""
-    return f"{_PHRASES[scene.kind](scene.things)} on {scene.ground}"
+    _, say = _GRAMMAR[scene.kind]
+    return f"{say(scene.things)} on {scene.ground}"
 
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
@@ -144,7 +147,8 @@ def is_held_out(text: str) -> bool:
 def sample(rng: np.random.Generator, kind: str | None = None, kinds: Mapping[str, float] = KINDS) -> Scene:
     """A random scene of the given kind, or of a kind drawn by the weights in `kinds`."""
     chosen = kind or _pick_kind(rng, kinds)
-    things = _COMPOSERS[chosen](rng)
+    compose, _ = _GRAMMAR[chosen]
+    things = compose(rng)
     return Scene(chosen, _pick(rng, tuple(GROUNDS)), things)
 
 
@@ -231,19 +235,22 @@ def _compose_count(rng: np.random.Generator) -> tuple[Thing, ...]:
     return tuple(replace(thing, shift=_shift(rng)) for thing in arranged(like, _pick(rng, COUNTS)))
 
 
-def _compose_three(rng: np.random.Generator) -> tuple[Thing, ...]:
-    places = [_PLACE_NAMES[i] for i in rng.permutation(len(_PLACE_NAMES))[:3]]
+def _compose_several(count: int, rng: np.random.Generator) -> tuple[Thing, ...]:
+    places = [_PLACE_NAMES[i] for i in rng.permutation(len(_PLACE_NAMES))[:count]]
     return tuple(_thing(rng, "small", PLACES[place]) for place in places)
 
 
 def _compose_halves(rng: np.random.Generator) -> tuple[Thing, ...]:
-    (thing,) = _compose_one(rng)
-    return (replace(thing, second=_pick(rng, tuple(colour for colour in COLOURS if colour != thing.colour))),)
+    return tuple(_halved(rng, thing) for thing in _compose_one(rng))
 
 
-def _compose_four(rng: np.random.Generator) -> tuple[Thing, ...]:
-    places = [_PLACE_NAMES[i] for i in rng.permutation(len(_PLACE_NAMES))[:4]]
-    return tuple(_thing(rng, "small", PLACES[place]) for place in places)
+def _compose_both(rng: np.random.Generator) -> tuple[Thing, ...]:
+    """A pair of which each thing has two colours."""
+    return tuple(_halved(rng, thing) for thing in _compose_pair(rng))
+
+
+def _halved(rng: np.random.Generator, thing: Thing) -> Thing:
+    return replace(thing, second=_pick(rng, tuple(colour for colour in COLOURS if colour != thing.colour)))
 
 
 def _compose_relations(rng: np.random.Generator) -> tuple[Thing, ...]:
@@ -280,21 +287,15 @@ def _say_relations(things: tuple[Thing, ...]) -> str:
     return f"{_say_pair(things[:2])} and {_say_pair(things[2:])}"
 
 
-_COMPOSERS: dict[str, Callable[[np.random.Generator], tuple[Thing, ...]]] = {
-    "one": _compose_one,
-    "count": _compose_count,
-    "pair": _compose_pair,
-    "three": _compose_three,
-    "halves": _compose_halves,
-    "four": _compose_four,
-    "relations": _compose_relations,
-}
-_PHRASES: dict[str, Callable[[tuple[Thing, ...]], str]] = {
-    "one": _say_each,
-    "count": _say_count,
-    "pair": _say_pair,
-    "three": _say_each,
-    "halves": _say_each,
-    "four": _say_four,
-    "relations": _say_relations,
+_Compose = Callable[[np.random.Generator], tuple[Thing, ...]]
+_Say = Callable[[tuple[Thing, ...]], str]
+_GRAMMAR: dict[str, tuple[_Compose, _Say]] = {
+    "one": (_compose_one, _say_each),
+    "count": (_compose_count, _say_count),
+    "pair": (_compose_pair, _say_pair),
+    "three": (partial(_compose_several, 3), _say_each),
+    "halves": (_compose_halves, _say_each),
+    "four": (partial(_compose_several, 4), _say_four),
+    "relations": (_compose_relations, _say_relations),
+    "both": (_compose_both, _say_pair),
 }

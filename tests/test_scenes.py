@@ -52,7 +52,7 @@ def understood(text: str) -> tuple[str, set[Placed]]:
     if match := re.fullmatch(r"(two|three|four) (\w+) (\w+) (\w+?)(?:s|(?<=cross)es)", body):
         count, size, colour, shape = match.groups()
         return ground, {(size, colour, shape, cell) for cell in COUNTED[count]}
-    look = r"(\w+ \w+ \w+)"
+    look = r"(\w+ \w+ \w+(?: \w+)?)"
     related = re.compile(rf"{look} (above|below|left of|right of) {look}")
     found = [related.fullmatch(part) for part in body.split(" and ")]
     if all(found):

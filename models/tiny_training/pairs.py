@@ -100,7 +100,7 @@ def _other_place(scene: Scene, rng: np.random.Generator) -> Scene:
     if scene.kind == "count":
         return replace(scene, things=arranged(scene.things[0], _pick(rng, COUNTS)))
     i = int(rng.integers(len(scene.things)))
-    paired = scene.kind in ("pair", "relations")
+    paired = scene.kind in ("pair", "relations", "both")
     to = scene.things[i ^ 1].cell if paired else PLACES[_pick(rng, tuple(PLACES))]
     swap = {scene.things[i].cell: to, to: scene.things[i].cell}
     return replace(scene, things=tuple(replace(t, cell=swap.get(t.cell, t.cell)) for t in scene.things))

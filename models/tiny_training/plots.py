@@ -20,7 +20,7 @@ from models.tiny_training.stages import Run, draw_held_out
 SELECTORS = {"discriminator": "tab:blue", "plain": "tab:orange", "lot": "tab:grey", "oracle": "tab:green"}
 _COLUMNS = 10
 _SHOWN = {"one": 6, "count": 4, "pair": 10, "three": 10}
-_HARD_SHOWN = {"halves": 4, "relations": 3, "four": 3}
+_HARD_SHOWN = {"halves": 2, "relations": 2, "four": 3, "both": 3}
 _FONT_SIZE, _ENLARGED, _GAP = 13, 128, 10
 _PAPER = (238, 238, 238)
 

@@ -216,8 +216,8 @@ percent, means of the three; intervals over captions, each with its three pictur
 
 {models}
 
-Harder captions, {hard} of them ({hard_mix}): a thing of two colours, four things, and two relations between four. The
-judge finds {hard_judged}.
+Harder captions, {hard} of them ({hard_mix}): a thing of two colours, four things, two relations between four,
+and two things of two colours each. The judge finds {hard_judged}.
 
 {hard_models}
 
