@@ -147,6 +147,21 @@ def test_the_keeper_ends_nothing_that_moved_on_or_has_ended(broker: Broker) -> N
     assert not broker.move_to_light(due.id, due.priority, due.entry_id)
 
 
+def test_an_entry_is_known_by_its_stage_too_where_both_streams_give_the_same_id(broker: Broker) -> None:
+    for stage in ("light", "heavy"):
+        ahead = broker.client.xadd(broker.keys.streams[stage][1], {"gone": "1"}, id="9999999999999-1")
+        broker.client.xdel(broker.keys.streams[stage][1], ahead)
+    publish(broker, "moved")
+    light = hire(broker)
+    (entry,) = light.take(1)
+    assert light.escalate(entry) == 1
+    (due,) = Observer(broker).open_prompts(1e12)
+    assert (due.stage, due.entry_id) == ("heavy", entry.entry_id), "alike"
+    assert not broker.overtake("moved", "light", 1, entry.entry_id, "light", "deadline")
+    assert broker.overtake("moved", "heavy", 1, entry.entry_id, "light", "deadline")
+    assert ends(broker) == {"moved": ("light", "deadline")}
+
+
 DOOR_LOOKS_S = MEMORY_LOOK_MS / 1000 + 0.05  # the door knows of a new limit by then
 
 

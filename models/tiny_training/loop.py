@@ -46,8 +46,9 @@ class Course:
 class Trainer:
     """A module on a course, on the device where it lies.
 
-    `run` starts at the last checkpoint in the work folder, if there is one. Across `ranks` processes the gradients
-    are averaged, so all of them hold the same weights; rank 0 writes.
+    `run` starts at the last checkpoint in the work folder, if there is one; a course that has ended may be asked for
+    again with more steps, and `legs` tells the lengths it was asked for. Across `ranks` processes the gradients are
+    averaged, so all of them hold the same weights; rank 0 writes.
     """
 
     def __init__(self, course: Course, module: nn.ModuleDict, work: Path, rank: int = 0, ranks: int = 1) -> None:
@@ -62,7 +63,7 @@ class Trainer:
         )  # fmt: skip
         self._rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        self.step = 0
+        self.step, self.legs = 0, [course.steps]
         if self.path.exists():
             self._restore()
 
@@ -116,7 +117,8 @@ class Trainer:
     def _keep(self, loss: float, steps_per_s: float) -> None:
         if self.rank != 0:
             return
-        words = {"step": str(self.step), "course": self.course.name}
+        legs = ",".join(map(str, self.legs))
+        words = {"step": str(self.step), "course": self.course.name, "legs": legs}
         snapshots = self.course.snapshots
         if snapshots is not None and self.step in snapshots:
             checkpoint.save(snapshot(self.work, self.course.name, self.step), {"average": self.average}, words)
@@ -143,6 +145,8 @@ class Trainer:
     def _restore(self) -> None:
         groups, words = checkpoint.load(self.path)
         self.step = int(words["step"])
+        before = legs(words)
+        self.legs = before if before[-1:] == self.legs else before + self.legs
         self.module.load_state_dict(groups["module"])
         device = next(self.module.parameters()).device
         self.average = {name: value.to(device) for name, value in groups["average"].items()}
@@ -150,6 +154,11 @@ class Trainer:
             if name in groups.get("adam.step", {}):
                 kinds = ("step", "exp_avg", "exp_avg_sq")
                 self.optimiser.state[parameter] = {kind: groups[f"adam.{kind}"][name].to(device) for kind in kinds}
+
+
+def legs(words: Mapping[str, str]) -> list[int]:
+    """The lengths in steps that a checkpoint's course was asked for, one after the other."""
+    return [int(steps) for steps in words.get("legs", "").split(",") if steps]
 
 
 def snapshot(work: Path, course: str, step: int) -> Path:

@@ -72,6 +72,9 @@ def _trained(figures: Row) -> str:
     said += f"light a snapshot after {light['samples']:,} samples, {light['steps']} steps, no guidance."
     if heavy["harder"]:
         said += f" The last {heavy['harder']:,} of heavy's were of the harder course, half of them hard captions."
+    if len(heavy["legs"]) > 1:
+        lengths = " and then to ".join(f"{leg:,}" for leg in heavy["legs"])
+        said += f" That course was asked to go to {lengths}: at each new length its rate rose and fell again."
     if "--start" in figures["command"]:
         said += (
             " Here the first course was not run again: the harder one went on from the weights, in half precision, "

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.scenes import HARD_KINDS, KINDS, Scene, caption, held_out_scenes
-from models.tiny_training import attributes, captioned, checkpoint, decoder, denoiser, discriminator, harder, networks
+from models.tiny_training import attributes, captioned, checkpoint, decoder, denoiser, discriminator, harder, loop, networks
 from models.tiny_training import text as text_course
 from models.tiny_training.data import generator, latents, pictures, training_scenes
 from models.tiny_training.evaluation import opine
@@ -123,7 +123,8 @@ def build_heavy(run: Run) -> None:
     _assemble(run, run.work / f"{harder.NAME}.safetensors", "heavy")
     step = denoiser.SAMPLES_PER_STEP
     first, after = run.samples // step * step, run.harder // step * step
-    run.note("heavy", {"samples": first + after, "harder": after, "course": harder.NAME})
+    legs = [leg * step for leg in loop.legs(checkpoint.load(run.work / f"{harder.NAME}.safetensors")[1])]
+    run.note("heavy", {"samples": first + after, "harder": after, "legs": legs, "course": harder.NAME})
 
 
 def build_light(run: Run) -> None:
