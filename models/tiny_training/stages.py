@@ -14,7 +14,17 @@ import torch
 from safetensors.torch import save_file
 
 from models.scenes import HARD_KINDS, KINDS, Scene, caption, held_out_scenes
-from models.tiny_training import attributes, captioned, checkpoint, decoder, denoiser, discriminator, harder, loop, networks
+from models.tiny_training import (
+    attributes,
+    captioned,
+    checkpoint,
+    decoder,
+    denoiser,
+    discriminator,
+    harder,
+    loop,
+    networks,
+)
 from models.tiny_training import text as text_course
 from models.tiny_training.data import generator, latents, pictures, training_scenes
 from models.tiny_training.evaluation import opine
