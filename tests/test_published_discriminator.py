@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from models.discriminator import efficientnet_v2, open_scorer
+from models.discriminator.__main__ import main
 from models.discriminator.importing import Preparation, take_over
 from models.features import features_from
 from shared.errors import ModelError
@@ -65,6 +66,14 @@ def test_a_published_checkpoint_becomes_safetensors_that_score_alike(
         prepared = (pictures - 0.507395516207) / 0.255128989415
         expected = network(prepared).softmax(-1)[:, 1]
     assert open_scorer(folder, CPU)(pictures, ["", ""]) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_an_import_into_a_named_folder_needs_no_cascade(
+    tmp_path: Path, network: efficientnet_v2.EfficientNetV2S
+) -> None:
+    torch.save(network.state_dict(), tmp_path / "sdturbo.pt")
+    assert main(["import", str(tmp_path / "sdturbo.pt"), "--out", str(tmp_path / "scorer")]) == 0
+    assert (tmp_path / "scorer" / "model.safetensors").is_file()
 
 
 class Malicious:

@@ -89,7 +89,7 @@ def _evaluate(given: argparse.Namespace, console: Console) -> None:
 
 
 def _import(given: argparse.Namespace, console: Console) -> None:
-    out = _free(given.out, unmeasured(given.cascade)) if given.cascade or given.out else None
+    out = _free(given.out, unmeasured(given.cascade)) if given.cascade else given.out
     if out is None:
         raise SettingsError("say where to: --cascade NAME, or --out DIR")
     spread, mean = ((value,) * 3 if len(value) == 1 else tuple(value) for value in (given.spread, given.mean))
