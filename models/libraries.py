@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,6 +159,32 @@ def clip_from(folder: Path) -> tuple[Any, Any]:
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
     return network.eval(), transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def blip_without_weights(vision: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[Any, Any]:
+    """BLIP's network for pictures, and that for texts which looks at them, on the meta device: weights are to be
+    assigned. Raises one of WEIGHTS_WRONG.
+    """
+    quieten()
+    with torch.device("meta"):
+        seeing = transformers.BlipVisionModel(transformers.BlipVisionConfig(**vision))
+        reading = transformers.BlipTextModel(transformers.BlipTextConfig(**text), add_pooling_layer=False)
+    # It is not among the weights: on the meta device it would have no values for ever.
+    reading.embeddings.position_ids = torch.arange(reading.config.max_position_embeddings).expand(1, -1)
+    return seeing, reading
+
+
+def words_from(folder: Path) -> Any:
+    """A BERT tokenizer; raises one of WEIGHTS_WRONG."""
+    return transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def words_of(vocabulary: Mapping[str, int], start: str, further: Sequence[str]) -> Any:
+    """A BERT tokenizer of words and their numbers; after them come the sign of a start and further signs."""
+    made = transformers.BertTokenizer(vocab=dict(vocabulary))
+    made.add_special_tokens({"bos_token": start})
+    made.add_special_tokens({"additional_special_tokens": list(further)})
+    return made
 
 
 def checker_from(source: str) -> tuple[Any, Any, set[str]]:

@@ -2,7 +2,7 @@
 
     python -m models.discriminator train --cascade NAME --real DIR (--generated DIR | --generate N --prompts FILE)
     python -m models.discriminator evaluate --cascade NAME --prompts FILE --n 500 --seeds 4
-    python -m models.discriminator import FILE.pt --cascade NAME
+    python -m models.discriminator import FILE.pt --cascade NAME      of DiffServe, or ImageReward.pt
 
 Where single pictures can be judged, as those of the tiny cascade, --real and --prompts may be left out: scenes are
 real, their captions the prompts, and only light pictures that are wrong count as fake (unless --every).
@@ -93,7 +93,7 @@ def _import(given: argparse.Namespace, console: Console) -> None:
     if out is None:
         raise SettingsError("say where to: --cascade NAME, or --out DIR")
     spread, mean = ((value,) * 3 if len(value) == 1 else tuple(value) for value in (given.spread, given.mean))
-    parameters = take_over(given.file, out, Preparation(given.side, mean, spread))
+    parameters = take_over(given.file, out, Preparation(given.side, mean, spread), given.vocabulary)
     console.print(f"{parameters:,} parameters of {given.file} written to {out} as safetensors", soft_wrap=True)
 
 
@@ -152,7 +152,8 @@ def _evaluate_options(each: argparse.ArgumentParser) -> None:
 
 def _import_options(each: argparse.ArgumentParser) -> None:
     usual = Preparation()
-    each.add_argument("file", type=Path, help="a state dict or whole module of an EfficientNet-V2-S, saved by torch")
+    each.add_argument("file", type=Path, help="ImageReward.pt, or an EfficientNet-V2-S: state dict or whole module")
+    each.add_argument("--vocabulary", type=Path, help="vocab.txt of bert-base-uncased; default: beside ImageReward.pt")
     each.add_argument("--side", type=int, default=usual.side, help="pixels a side that it was trained on")
     each.add_argument("--mean", type=float, nargs="+", default=list(usual.mean), help="default: the artifact's")
     each.add_argument("--spread", type=float, nargs="+", default=list(usual.spread), help="default: the artifact's")

@@ -38,11 +38,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def number(config: dict[str, Any], name: str, default: float, folder: Path) -> float:
-    """A positive number of config.json; raises ModelError."""
+def number(config: dict[str, Any], name: str, default: float, folder: Path, *, signed: bool = False) -> float:
+    """A positive number of config.json, or any where it may have a sign; raises ModelError."""
     value = config.get(name, default)
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ModelError(f"{folder}/{CONFIG}: {name} must be a positive number, not {value!r}")
+    least = float("-inf") if signed else 0
+    if not isinstance(value, int | float) or not least < value < float("inf"):
+        raise ModelError(f"{folder}/{CONFIG}: {name} must be a {'' if signed else 'positive '}number, not {value!r}")
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""Reads a published EfficientNet-V2-S discriminator from a .pt file, and nothing that such a file could hide.
+"""Reads a published discriminator from a .pt file, and nothing that such a file could hide.
 
 The DiffServe artifact publishes the whole module, pickled: a file that names classes of its own program. Here each
 named class of a network is replaced by an empty shell before the file is read, `weights_only`, so that no code of the
@@ -36,9 +36,14 @@ class _Shell:
     _modules: Mapping[str, _Shell | None]
 
 
-def read_published(path: Path) -> EfficientNetV2S:
-    """The network of a checkpoint: a state dict, a table that holds one, or a whole module; raises ModelError."""
-    weights = _of_network(_tensors(_read(path), path), path)
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint: a state dict, a table that holds one, or a whole module; raises ModelError."""
+    return _tensors(_read(path), path)
+
+
+def efficientnet_of(tensors: Mapping[str, Tensor], path: Path) -> EfficientNetV2S:
+    """The network of those weights; raises ModelError, in which `path` says where they were read."""
+    weights = _of_network(tensors, path)
     network = EfficientNetV2S(classes=len(weights["classifier.1.bias"]))
     try:
         network.load_state_dict(weights)
@@ -91,10 +96,10 @@ def _walk(shell: _Shell, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield from _walk(inner, f"{prefix}{name}.")
 
 
-def _of_network(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _of_network(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Without what stands before the names where a program, or training on several GPUs, wrapped the network."""
     last = "classifier.1.bias"
     wrapped = next((name.removesuffix(last) for name in tensors if name.endswith(last)), None)
     if wrapped is None:
-        raise ModelError(f"{path}: no {last} in it: not the weights of an EfficientNet-V2-S")
+        raise ModelError(f"{path}: no {last} in it: not the weights of an EfficientNet-V2-S, nor ImageReward's")
     return {name.removeprefix(wrapped): value for name, value in tensors.items() if name.startswith(wrapped)}

@@ -37,6 +37,12 @@ def _similarity(folder: Path, device: torch.device) -> Scorer:
     return Similarity(folder, device).score
 
 
+def _image_reward(folder: Path, device: torch.device) -> Scorer:
+    from models.discriminator.image_reward import ImageReward
+
+    return ImageReward(folder, device).score
+
+
 def _caption(folder: Path, device: torch.device) -> Scorer:
     opened: Scorer = importlib.import_module("models.caption_discriminator").open_scorer(folder, device)
     return opened
@@ -45,5 +51,6 @@ def _caption(folder: Path, device: torch.device) -> Scorer:
 SCORERS: Final[Mapping[str, Opener]] = {
     **dict.fromkeys(CLASSIFIERS, _classifier),
     "clip": _similarity,
+    "image-reward": _image_reward,
     "caption": _caption,
 }

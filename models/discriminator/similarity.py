@@ -3,9 +3,7 @@
 Both are a cosine of the picture's and the prompt's embedding, CLIPScore times 2.5 and cut at 0 (Hessel et al. 2021),
 PickScore times a learnt scale (Kirstain et al. 2023). Escalation asks for the order alone, and for numbers in [0, 1]:
 the cosine is mapped by 1 / (1 + exp((CENTRE - cosine) / WIDTH)), unless config.json has its own score_centre and
-score_width. Neither score is a probability of anything.
-
-ImageReward is not here: its weights are published as a pickle, for an architecture that transformers has not.
+score_width. Neither score is a probability of anything. ImageReward has a file of its own, image_reward.py.
 """
 
 from __future__ import annotations
@@ -13,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.discriminator.folder import number, read_config, triple
+from models.discriminator.folder import MEAN, SPREAD, number, read_config, triple
 from models.libraries import WEIGHTS_WRONG, clip_from
 from shared.errors import ModelError
 
@@ -44,10 +42,7 @@ class Similarity:
         self._device = device
         self._side = int(network.config.vision_config.image_size)
         self._words = int(network.config.text_config.max_position_embeddings)
-        self._mean, self._spread = (
-            torch.tensor(triple(config, name, default, folder), device=device).view(3, 1, 1)
-            for name, default in (("image_mean", _MEAN), ("image_std", _SPREAD))
-        )
+        self._preparing = Preparing(config, folder, device)
         self._centre = number(config, "score_centre", CENTRE, folder)
         self._width = number(config, "score_width", WIDTH, folder)
 
@@ -74,10 +69,27 @@ class Similarity:
             return functional.normalize(found if isinstance(found, Tensor) else found.pooler_output, dim=-1)
 
     def _prepared(self, pictures: Tensor) -> Tensor:
-        """The middle square, as CLIP was trained on."""
-        height, width = pictures.shape[-2:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        square = pictures[..., top : top + side, left : left + side].float().to(self._device)
-        sized = functional.interpolate(square, (self._side, self._side), mode="bicubic", antialias=True).clamp(0, 1)
-        return (sized - self._mean) / self._spread
+        return self._preparing(middle_square(pictures.to(self._device), self._side))
+
+
+class Preparing:
+    """Normalises pictures in [0, 1] by CLIP's mean and spread of each colour, or those of config.json."""
+
+    def __init__(self, config: dict[str, Any], folder: Path, device: torch.device) -> None:
+        """Raises ModelError where config.json has other than three numbers."""
+        self._mean, self._spread = (
+            torch.tensor(triple(config, name, default, folder), device=device).view(3, 1, 1)
+            for name, default in ((MEAN, _MEAN), (SPREAD, _SPREAD))
+        )
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return (pictures - self._mean) / self._spread
+
+
+def middle_square(pictures: Tensor, side: int) -> Tensor:
+    """The middle square of pictures in [0, 1], as float32 of that side, as CLIP was trained on."""
+    height, width = pictures.shape[-2:]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    square = pictures[..., top : top + edge, left : left + edge].float()
+    return functional.interpolate(square, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
