@@ -170,6 +170,8 @@ def test_pictures_are_prepared_as_published() -> None:
 def test_a_folder_has_safetensors_and_says_where_they_are_from(folder: Path, weights: Weights) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    (other := folder.with_name("other")).mkdir()
+    assert folder.stat().st_mode == other.stat().st_mode  # workers of another user read it
     config = json.loads((folder / "config.json").read_text())
     assert (config["model_type"], config["imported_from"]) == ("image-reward", "ImageReward.pt")
     assert len(load_file(folder / "model.safetensors")) == len(weights) - 5

@@ -56,8 +56,10 @@ def take_over(path: Path, folder: Path, prepared: Preparation, vocabulary: Path 
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, as ImageReward is larger than what /tmp may hold.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as draft:
-        made.write(Path(draft), path)
-        replace_folder(Path(draft), folder)
+        inner = Path(draft) / folder.name  # the draft itself is its owner's alone, and a copy would be too
+        inner.mkdir()
+        made.write(inner, path)
+        replace_folder(inner, folder)
     return sum(each.numel() for each in made.network.parameters())
 
 
