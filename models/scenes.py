@@ -6,7 +6,6 @@ easy to hard: `one` ("big green triangle right on grey"), `pair` ("big red cross
 at most 18: `halves` ("big red blue circle left on black": red on its left, blue on its right), `four` ("red ring top
 and blue cross left and ... on white", all small), `relations` ("small red ring above small blue cross and small
 green ring right of small red circle on grey") and `both` ("big red blue ring above big green red cross on white").
-They say it in the same words.
 
 A caption fixes everything but a displacement of up to two pixels per thing. One caption in ten is held out: never
 trained on. Numpy only, so that a publisher of captions loads no learning library.
