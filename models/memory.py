@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from models.libraries import part_file
 from shared.catalog import Cascade
 from shared.errors import ModelError
-from shared.model import Model
+from shared.model import Model, on_processor
 from shared.schema import STAGES
 
 CPU: Final = torch.device("cpu")
@@ -58,7 +58,7 @@ def both_fit(cascade: Cascade, gpu: str | None, shares: int = 1) -> bool:
     False where that was not measured: then nobody knows. `shares`: how many slots are on one GPU, each with both.
     """
     measured = [cascade.profile(stage, gpu).memory_gib for stage in STAGES]
-    on_gpu = gpu != "cpu" and torch.cuda.is_available()
+    on_gpu = not on_processor(gpu) and torch.cuda.is_available()
     # Of a GPU all of it, for the other model may be there already; beside each model torch itself lies there.
     room = torch.cuda.mem_get_info()[1] / shares - len(STAGES) * CONTEXT_GIB * GIB if on_gpu else free_bytes(CPU)
     return all(measured) and sum(max(each.values()) for each in measured if each) * GIB <= room
