@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
-from statistics import median
 from typing import Any, Final
 
 import matplotlib
@@ -16,6 +15,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 
 from shared.catalog import Cascade
 from shared.ledger import WINDOW_S
+from shared.pace import pace
 from shared.recording import Recording
 
 # Drawn in these stand-ins, then renamed to the page's variables, so that one drawing serves a light and
@@ -97,15 +97,9 @@ def heavy_limit(recording: Recording, cascade: Cascade) -> float:
     """
     fleets = (max(len(plan.assignment), plan.light_workers + plan.heavy_workers) for plan in recording.plans)
     slots = max(fleets, default=0)
-    pace = median(
-        [
-            plan.heavy_service_s / cascade.service_s("heavy", plan.heavy_batch)
-            for plan in recording.plans
-            if plan.heavy_batch > 0 and plan.heavy_service_s > 0
-        ]
-        or [1.0]
-    )
-    seconds = {batch: pace * cascade.service_s("heavy", batch) for batch in cascade.batches("heavy")}
+    known = pace(recording.plans, cascade, "heavy")
+    ratio = known.ratio if known else 1.0
+    seconds = {batch: ratio * cascade.service_s("heavy", batch) for batch in cascade.batches("heavy")}
     in_time = [batch / needed for batch, needed in seconds.items() if needed <= recording.deadline_s]
     return slots * max(in_time, default=0.0)
 

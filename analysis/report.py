@@ -27,6 +27,7 @@ from shared.catalog import Cascade, load_cascade
 from shared.errors import CascadeError
 from shared.files import write_text
 from shared.messages import ENDS
+from shared.pace import slower
 from shared.recording import Recording
 from shared.words import reason, told
 
@@ -62,6 +63,7 @@ def render(recording: Recording, cascade: Cascade, name: str) -> str:
             recording=recording,
             found=found,
             headline=headline(found),
+            slower=slower(found),
             questions=questions(recording, found),
             widths=[("wide", WIDE_IN), ("narrow", NARROW_IN)],
             over_time=lambda width: Markup(draw(recording, cascade, width)),

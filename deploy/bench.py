@@ -35,16 +35,16 @@ from rich.table import Table
 
 from deploy.bench_browser import first_pictures, program
 from deploy.bench_gateway import acknowledgements, detour, streams
+from deploy.bench_idle import idle
 from deploy.bench_looks import looks
-from deploy.bench_overlap import overlap
 from deploy.bench_pages import with_pages
 from deploy.bench_planner import AIMS, SOLVERS, draw_growth, growth, view_to_plan
 from deploy.bench_polling import polling
 from deploy.bench_prompts import costs
 from deploy.bench_queue import bare_rate, cascade_rate, faststream_rate
 from deploy.bench_simulator import million, policies_s
-from deploy.bench_speed import add_options, speeds
 from deploy.runner import Run, deployment
+from deploy.speed_cases import add_options
 from deploy.tables import write_csv
 from shared.broker import Broker
 from shared.config import Settings
@@ -59,7 +59,6 @@ PROMPT: Final = (
     "a photograph of an astronaut riding a horse on the moon at dawn, "
     "highly detailed, dramatic light, 35 mm, film grain!!!!!"
 )
-IDLE_S: Final = 20.0
 STREAM_ROUNDS: Final = 6
 TRIES: Final = 15
 REPEATS: Final = 5
@@ -108,30 +107,6 @@ def hop(batch: int, rounds: int = 100) -> float:
             taken.append((time.perf_counter() - began) / batch * 1e6)
             assert sum(done) == batch, "the hop did not go through"
         return median(taken)
-
-
-def idle(slots: int) -> float:
-    """Percent of a core that Redis, supervisord, all services and sleeping workers use with nothing to do.
-
-    A slot has two worker processes, one per stage.
-    """
-    with tempfile.TemporaryDirectory(prefix="cascade-run-") as folder:
-        settings = Settings(cascade="sdturbo", backend="sleeping", slots=slots, node="bench", deployment="bench")
-        with deployment(Run(Path(folder), settings, Path(folder), durability="no")) as running:
-            running.wait_ready(lambda _: None)
-            time.sleep(5)
-            mine = psutil.Process()
-            before = {child: _cpu_s(child) for child in mine.children(recursive=True)}
-            began = time.perf_counter()
-            time.sleep(IDLE_S)
-            elapsed_s = time.perf_counter() - began
-            used_s = sum(_cpu_s(child) - spent for child, spent in before.items())
-    return used_s / elapsed_s * 100
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def picture(prompts: int = 40) -> tuple[float, float]:
@@ -191,11 +166,16 @@ def figures(given: argparse.Namespace, chosen: list[str], command: str) -> Itera
 
 
 def _speed(given: argparse.Namespace, chosen: list[str], command: str) -> Iterator[Figure]:
+    # Imported here: both import torch, which the other kinds shall not need.
     if "overlap" in chosen:
+        from deploy.bench_overlap import overlap
+
         gained, left = overlap()
         yield Figure("a worker that draws while it encodes, batches of 8 of 512 x 512", gained, "times one that waits")
         yield Figure("a worker that draws while it encodes, beside the device alone", left, "times its seconds")
     if "speed" in chosen:
+        from deploy.bench_speed import speeds
+
         for row in speeds(given, given.out.parent / "speed.csv", command):
             yield Figure(row.what, row.ratio, "times plain")
 

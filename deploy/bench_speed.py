@@ -13,7 +13,6 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -23,13 +22,14 @@ import psutil
 import torch
 from torch import Tensor
 
+from deploy.speed_cases import Plan, cases
 from deploy.tables import write_csv
 from models.compiled import warming_up
 from models.diffusion import DiffusionBackend, choose_device, load_pipeline, plan_batches
 from models.encoding import Encoder, encoding_threads
 from models.scenes import caption, held_out_scenes
 from models.speed import Quick, quickened
-from models.switches import CHANGED, UNCHANGED, Switches, parse
+from models.switches import CHANGED, Switches, parse
 from models.tiny_training.attributes import load
 from models.tiny_training.data import pictures as rendered
 from models.tiny_training.evaluation import distance, opine
@@ -45,7 +45,6 @@ COLUMNS: Final = (
     "frechet_plain", "frechet_ours", "passed_over", "clock", "command",
 )  # fmt: skip
 ALIKE: Final = 120.0  # decibels, where pictures do not differ at all
-TOGETHER: Final = "all that keep the picture"
 SEED: Final = 20
 
 
@@ -67,23 +66,6 @@ class Speed(NamedTuple):
     frechet_ours: float | str
     passed_over: str
     clock: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is measured: rounds of each pair, prompts for the distance in decibels, pictures for Frechet's."""
-
-    rounds: int = 5
-    prompts: int = 64
-    pictures: int = 256
-    chosen: tuple[str, ...] = ()  # switches; empty: each alone, and together
-
-
-def cases() -> dict[str, str]:
-    """What is measured, and the switches that it stands for: each alone, then some together; compiled ones last."""
-    alone = {name: name for name in (*UNCHANGED[:-1], *CHANGED)}
-    both = {"guidance_until and cached_features": "guidance_until,cached_features"}
-    return {"default": "default", **alone, **both, UNCHANGED[-1]: UNCHANGED[-1], TOGETHER: "all"}
 
 
 class Bench:
@@ -220,17 +202,6 @@ def best_batch(cascade: Cascade, stage: Stage, gpu: str | None) -> int:
     """The batch that draws most per second by the profile, of those that keep the deadline; 8 where none is known."""
     batches = plan_batches(cascade, stage, gpu)
     return max(batches, key=lambda batch: batch / cascade.service_s(stage, batch, gpu), default=8)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What only `speed` asks."""
-    group = parser.add_argument_group("speed")
-    group.add_argument("--cascade", default="tiny", help="whose models are measured")
-    group.add_argument("--stage", choices=STAGES, help="default: both")
-    group.add_argument("--gpu", help='GPU type; "cpu" uses none; default: the cascade\'s')
-    group.add_argument("--switches", nargs="*", choices=list(cases()), default=[], help="default: all, and together")
-    group.add_argument("--rounds", type=int, default=Plan.rounds, help="pairs of plain and ours, of which the median")
-    group.add_argument("--pictures", type=int, default=Plan.pictures, help="pictures for a Frechet distance")
 
 
 def speeds(given: argparse.Namespace, out: Path, command: str) -> Iterator[Speed]:

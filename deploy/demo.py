@@ -18,6 +18,7 @@ from deploy.progress import watched
 from deploy.results import cleared, end_on_sigterm, exit_code, keep, show
 from deploy.runner import Run, settings_here
 from shared.catalog import Cascade, load_cascade
+from shared.model import on_processor
 from shared.process import guarded
 from traces.generate import generate
 from traces.shapes import Span
@@ -40,7 +41,7 @@ def slots_that_fit() -> int:
 
 def peak(cascade: Cascade, slots: int) -> float:
     """Prompts/s at the top of the hill: OVERLOAD times what the heavy model can take on this machine."""
-    cores = len(os.sched_getaffinity(0)) if cascade.gpu == "cpu" else slots
+    cores = len(os.sched_getaffinity(0)) if on_processor(cascade.gpu) else slots
     best = max(batch / cascade.service_s("heavy", batch) for batch in cascade.batches("heavy"))
     return OVERLOAD * min(slots, cores) * best
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from shared.errors import SettingsError
+from shared.model import VISIBLE
 
-VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 LISTING_S: Final = 60.0  # a driver without persistence mode wakes up for it
 _DEVICE: Final = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 _LISTED: Final = re.compile(r"^(GPU|\s+MIG) .*\(UUID: ((?:GPU|MIG)-[\w/-]+)\)", re.MULTILINE)

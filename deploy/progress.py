@@ -1,20 +1,25 @@
-"""Shows a live run while it goes on: in place on a terminal, as a line every five seconds elsewhere."""
+"""Shows a live run, or a start, while it goes on: in place on a terminal, as lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from deploy.recorder import Recorder
 from deploy.runner import Run, replay
+from shared.config import Settings
 from shared.recording import Recording, Tick
+from shared.schema import STAGES
 
 LINE_EVERY_S: Final = 5.0
+Say = Callable[[str], None]
 
 
 def watched(run: Run, console: Console) -> Recording:
@@ -66,3 +71,41 @@ def shown(tick: Tick, recorder: Recorder, seconds: float) -> Table:
         made.add_column(name, justify="right")
     made.add_row(*(str(value) for value in values.values()))
     return made
+
+
+@contextmanager
+def timed(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Say]:
+    """A `say` that puts the seconds before the words; what it said last stays.
+
+    On a terminal the words stand in one place; elsewhere they are a line where they are new, or LINE_EVERY_S old.
+    """
+    began, last = clock(), ("", 0.0)
+
+    def line(words: str) -> str:
+        return f"{clock() - began:4.0f} s  {words}"
+
+    def told(words: str) -> None:
+        nonlocal last
+        now = clock()
+        if words != last[0] or now - last[1] >= LINE_EVERY_S:
+            last = (words, now)
+            console.print(line(words), markup=False, highlight=False, soft_wrap=True)
+
+    if not console.is_terminal:
+        yield told
+        return
+    with Live(console=console, refresh_per_second=4) as live:
+        yield lambda words: live.update(Text(line(words)))
+
+
+def workers_ready(workers: Sequence[Mapping[str, str]], settings: Settings) -> dict[str, tuple[int, int]]:
+    """Of each stage, how many workers have loaded their model, and how many start."""
+    ready = [worker.get("stage") for worker in workers if worker.get("ready") == "1"]
+    if settings.resident is False:  # a slot has one worker, of whichever stage the plan asks for
+        return {"either": (len(ready), settings.slots)}
+    return {stage: (ready.count(stage), settings.slots) for stage in STAGES}
+
+
+def in_words(ready: Mapping[str, tuple[int, int]]) -> str:
+    """What `workers_ready` counted."""
+    return "workers ready: " + ", ".join(f"{stage} {count} of {slots}" for stage, (count, slots) in ready.items())

@@ -15,6 +15,7 @@ from analysis.recording import save
 from analysis.report import write_report, write_summary
 from shared.catalog import Cascade
 from shared.errors import SettingsError
+from shared.pace import slower
 from shared.recording import Recording
 from shared.summary import table
 
@@ -50,6 +51,8 @@ def keep(recording: Recording, cascade: Cascade, folder: Path) -> dict[str, Any]
 def show(summary: dict[str, Any], folder: Path, console: Console) -> None:
     """Print the summary, and where the rest lies."""
     console.print(table(summary))
+    if words := slower(summary):
+        console.print(words, soft_wrap=True, highlight=False)
     console.print(f"tables and report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 
 

@@ -13,12 +13,14 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
 from deploy.demo import slots_that_fit
+from deploy.progress import Say, in_words, timed, workers_ready
 from deploy.results import end_on_sigterm
 from deploy.runner import PATIENCE_S, Deployment, Run, deployment, settings_here
 from services.gateway.__main__ import check_open
@@ -29,6 +31,7 @@ from shared.keyring import read_keyring
 from shared.process import guarded
 
 LOOK_S: Final = 0.2
+SILENT: Final = "the gateway does not answer"
 # As the README has it, so that both are tried as they are printed.
 CURL: Final = """\
 curl -sSf {url}/v1/images/generations -H 'Content-Type: application/json'{key} \\
@@ -75,9 +78,11 @@ def main() -> int:
     )
     with deployment(Run(folder, settings, folder, nice=5, gateway=True)) as running:
         url = address(settings)
-        wait_ready(running, url)
-        # Wrapped, a command would no longer be one that can be copied.
-        console.print(greeting(running.settings), markup=False, highlight=False, soft_wrap=True)
+        with timed(console) as say:
+            wait_ready(running, url, say)
+            # Wrapped, a command would no longer be one that can be copied.
+            console.print(greeting(running.settings), markup=False, highlight=False, soft_wrap=True)
+            wait_complete(running, say)
         while True:
             running.supervisord.check()
             time.sleep(1.0)
@@ -129,16 +134,42 @@ def check_free(settings: Settings) -> None:
         ) from None
 
 
-def wait_ready(running: Deployment, url: str) -> None:
-    """Wait until a picture can be drawn; raises CascadeError with what is missing."""
+def wait_ready(running: Deployment, url: str, say: Say = lambda _: None) -> None:
+    """Wait until a picture can be drawn; raises CascadeError with what is missing. `say` gets it at each look."""
     end = time.monotonic() + PATIENCE_S
     while missing := lacking(url):
         running.supervisord.check()
-        for worker in running.observer.workers():
+        workers = running.observer.workers()
+        for worker in workers:
             if worker.get("error") and worker.get("ready") != "1":
                 raise CascadeError(f"the {worker['stage']} model does not load: {worker['error']}")
+        ready = workers_ready(workers, running.settings)
+        say(f"{in_words(ready)}; waiting for {awaited(missing, ready)}")
         if time.monotonic() > end:
             raise CascadeError(f"not ready: {missing}; see {running.settings.log_dir}")
+        time.sleep(LOOK_S)
+    say(in_words(workers_ready(running.observer.workers(), running.settings)))
+
+
+def awaited(missing: str, ready: Mapping[str, tuple[int, int]]) -> str:
+    """What comes next; `missing` names all that a gateway lacks, in words for somebody whose start has failed."""
+    if missing.startswith(SILENT):
+        return "the gateway"
+    return "the plan" if any(loaded for loaded, _ in ready.values()) else "the models"
+
+
+def wait_complete(running: Deployment, say: Say) -> None:
+    """Say how many more workers become ready, until all are or patience ends: the first picture needs one alone."""
+    end = time.monotonic() + PATIENCE_S
+    said: Mapping[str, tuple[int, int]] = {}
+    while time.monotonic() < end:
+        running.supervisord.check()
+        ready = workers_ready(running.observer.workers(), running.settings)
+        if ready != said:
+            say(in_words(ready))
+            said = ready
+        if all(loaded >= started for loaded, started in ready.values()):
+            return
         time.sleep(LOOK_S)
 
 
@@ -150,7 +181,8 @@ def lacking(url: str) -> str:
     except urllib.error.HTTPError as wrong:
         return "; ".join(json.loads(wrong.read())["missing"])
     except OSError as wrong:
-        return f"the gateway does not answer ({wrong})"
+        reason = getattr(wrong, "reason", wrong)
+        return f"{SILENT} ({getattr(reason, 'strerror', None) or reason})"
 
 
 def _arguments() -> argparse.Namespace:

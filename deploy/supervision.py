@@ -18,11 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from deploy.devices import VISIBLE, devices_of, gpu_listing
+from deploy.devices import devices_of, gpu_listing
 from services.agent import program
 from shared.catalog import load_cascade
 from shared.config import PREFIX, Settings, load
 from shared.errors import CascadeError
+from shared.model import VISIBLE, on_processor
 from shared.process import die_with_parent, guarded
 from shared.schema import STAGES
 
@@ -30,7 +31,6 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HEAD: Final = ("control", "keeper")
 STOP_WAIT_S: Final = 15
 OWN_ADDRESS: Final = "REDIS_URL_"  # with a service's name in capitals: the address it uses instead of REDIS_URL
-PROCESSOR: Final = "cpu"  # the GPU type of a slot that has none
 SHARES: Final = f"{PREFIX}SHARES"
 STANDARD_OUTPUT: Final = Path("/dev/fd/1")
 
@@ -245,7 +245,7 @@ def main() -> int:
     settings = node_settings(given)
     slots, folder = settings.slots, given.folder.resolve()
     socket = (given.socket or folder / "supervisor.sock").resolve()
-    devices = () if settings.gpu == PROCESSOR else devices_of(given.devices, slots, os.environ, gpu_listing)
+    devices = () if on_processor(settings.gpu) else devices_of(given.devices, slots, os.environ, gpu_listing)
     passed = {name: os.environ[name] for name in os.environ if name.startswith((PREFIX, "REDIS_URL"))}
     passed |= {"CASCADE_SUPERVISOR_SOCKET": str(socket), "CASCADE_SLOTS": str(slots)}
     programs = {"head": not given.no_head, "gateway": given.gateway, "spoken": given.run and can_be_opened()}

@@ -35,7 +35,7 @@ from shared.asked import Asked, asked_of
 from shared.catalog import Cascade
 from shared.errors import ModelError
 from shared.messages import Job
-from shared.model import Model
+from shared.model import VISIBLE, Model, on_processor
 from shared.schema import Stage
 from shared.sizes import measures
 
@@ -45,7 +45,6 @@ Scorer = Callable[[Tensor, Sequence[str]], list[float]]  # pictures and their pr
 Checker = Callable[[Tensor], list[bool]]
 
 _logger: Final = logging.getLogger("cascade")
-VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 SEEDS: Final = 2**63  # what a torch generator takes; seeds from outside may be larger or negative
 DRAWINGS_TO_RECORD: Final = 3  # of each size, before the graphs of a compiled pipeline are there
 
@@ -218,7 +217,7 @@ def plan_batches(cascade: Cascade, stage: Stage, gpu: str | None) -> tuple[int, 
 
 def choose_device(gpu: str | None) -> torch.device:
     """The device for a GPU type: "cpu" is the processor, None a GPU if there is one; raises ModelError."""
-    if gpu == "cpu" or (gpu is None and not torch.cuda.is_available()):
+    if on_processor(gpu) or (gpu is None and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         seen = os.environ.get(VISIBLE)

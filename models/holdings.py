@@ -156,8 +156,7 @@ def lacking(model: Model, folder: Path) -> str:
     if record is not None and record.revision and model.revision and record.revision != model.revision:
         return f"{folder} holds revision {record.revision[:8]}, not {model.revision[:8]}"
     try:
-        index = json.loads((folder / INDEX).read_text())
-        wanted = needed(model, index, files_in(folder))
+        wanted = loaded_from(model, folder)
     except (OSError, ValueError) as wrong:
         return f"{folder / INDEX}: {getattr(wrong, 'strerror', None) or 'no JSON'}"
     except ModelError as wrong:
@@ -165,6 +164,14 @@ def lacking(model: Model, folder: Path) -> str:
     kept = record.files if record is not None else {}
     cut = [path for path in wanted if path in kept and (folder / path).stat().st_size != kept[path].size]
     return f"{folder / cut[0]} is not as it was fetched" if cut else ""
+
+
+def loaded_from(model: Model, folder: Path) -> list[str]:
+    """The paths in a folder that the row's pipeline is loaded from.
+
+    Raises OSError or ValueError where its index cannot be read, and ModelError as `needed` does.
+    """
+    return needed(model, json.loads((folder / INDEX).read_text()), files_in(folder))
 
 
 def files_in(folder: Path) -> list[str]:
@@ -224,7 +231,9 @@ def cached(source: str, path: str, revision: str) -> Path | None:
 def fingerprint(folder: Path) -> str:
     """A short word that changes with the weights and configurations under a folder; empty where there are none.
 
-    Of each file its size, its first and its last mebibyte count: weights that were trained anew differ in both.
+    Of each file its size, its first and its last mebibyte count: weights that were trained anew differ in both, and
+    gigabytes are not read. The tiny models' training has its own (tiny_training/sampling.py), of every byte of the
+    weights and of nothing else: they are small, and another wording of a configuration must not cost kept pictures.
     """
     mark = 0
     for path in sorted(each for each in folder.rglob("*") if each.suffix in (".safetensors", ".json")):

@@ -5,27 +5,24 @@ The weights are read off the headers of their files; nothing is loaded to find o
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from models.holdings import loaded_from
 from models.libraries import part_file
 from shared.catalog import Cascade
 from shared.errors import ModelError
-from shared.model import Model
+from shared.model import Model, on_processor
 from shared.schema import STAGES
 
 CPU: Final = torch.device("cpu")
 GIB: Final = 2**30
 CONTEXT_GIB: Final = 0.5  # what a process has on a GPU before it has loaded anything, some hundred MiB; not in profiles
-ENDING: Final = re.compile(r"(-\d{5}-of-\d{5})?\.safetensors$")  # a large file comes in numbered pieces
-UNLOADED: Final = ("safety_checker",)  # parts that the loader leaves out of any pipeline
 _AVAILABLE: Final = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
 _RECLAIMABLE: Final = re.compile(r"^(?:total_)?inactive_file (\d+)", re.MULTILINE)
 # Of a control group, as a container has one: its limit, what it uses, and what of that are files that may be dropped.
@@ -58,7 +55,7 @@ def both_fit(cascade: Cascade, gpu: str | None, shares: int = 1) -> bool:
     False where that was not measured: then nobody knows. `shares`: how many slots are on one GPU, each with both.
     """
     measured = [cascade.profile(stage, gpu).memory_gib for stage in STAGES]
-    on_gpu = gpu != "cpu" and torch.cuda.is_available()
+    on_gpu = not on_processor(gpu) and torch.cuda.is_available()
     # Of a GPU all of it, for the other model may be there already; beside each model torch itself lies there.
     room = torch.cuda.mem_get_info()[1] / shares - len(STAGES) * CONTEXT_GIB * GIB if on_gpu else free_bytes(CPU)
     return all(measured) and sum(max(each.values()) for each in measured if each) * GIB <= room
@@ -67,13 +64,21 @@ def both_fit(cascade: Cascade, gpu: str | None, shares: int = 1) -> bool:
 def weights_bytes(model: Model, dtype: torch.dtype) -> int:
     """Bytes of a model's weights once loaded as `dtype`; the row's own figure where its files are not at hand."""
     folder = model.folder
-    files = list(_files(folder, model)) if folder else []
+    files = _weights(model, folder) if folder else []
     try:
         files += [part_file(model, name, part) for name, part in model.parts.items()]
         known = sum(_bytes(file, dtype) for file in files)
     except (OSError, SafetensorError):  # the loader says what is wrong with them
         known = 0
     return known if folder and known else int(model.memory_gib * GIB)
+
+
+def _weights(model: Model, folder: Path) -> list[Path]:
+    """The weight files that the loader takes; none where it would take none, and say so."""
+    try:
+        return [folder / path for path in loaded_from(model, folder) if path.endswith(".safetensors")]
+    except (OSError, ValueError, ModelError):
+        return []
 
 
 def free_bytes(device: torch.device) -> int:
@@ -100,24 +105,6 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _files(folder: Path, model: Model) -> Iterator[Path]:
-    """The weight files that the loader takes: those of the row's variant, where a part has any, else the plain ones."""
-    for name in _parts(folder):
-        if name not in (*UNLOADED, *model.without, *model.parts):
-            variants: dict[str, list[Path]] = {}
-            for file in sorted((folder / name).glob("*.safetensors")):
-                variants.setdefault(ENDING.sub("", file.name).partition(".")[2], []).append(file)
-            yield from variants.get(model.variant) or variants.get("", [])
-
-
-def _parts(folder: Path) -> list[str]:
-    try:
-        index: dict[str, Any] = json.loads((folder / "model_index.json").read_text())
-    except (OSError, ValueError):
-        return []
-    return [name for name, value in index.items() if isinstance(value, list) and value[-1] is not None]
 
 
 def _bytes(file: Path, dtype: torch.dtype) -> int:

@@ -36,6 +36,7 @@ from models.timing import Memory, Patience, Profiling
 from shared.catalog import TABLES, Cascade, load_model, unmeasured
 from shared.config import load
 from shared.errors import CascadeError, ModelError
+from shared.model import on_processor
 from shared.schema import STAGES, Stage
 
 DIFFUSION: Final = "models.diffusion"
@@ -169,7 +170,7 @@ def chosen_device(asked: str | None, gpu: str | None) -> str:
 
     Raises ModelError where there is no GPU and one is asked for.
     """
-    device = asked or (CPU if gpu == CPU else None)
+    device = asked or (CPU if on_processor(gpu) else None)
     if device == CPU:
         return CPU
     import torch

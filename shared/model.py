@@ -19,11 +19,18 @@ from shared.wire import GUIDANCE, STEPS
 
 TABLES: Final = Path(__file__).resolve().parent.parent / "models"
 WEIGHTS: Final = "weights"  # folder beside a catalogue: what was fetched or trained, by the model's name
+PROCESSOR: Final = "cpu"  # the GPU type of a slot that has no GPU
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"  # the variable that says which GPUs a process sees, and in which order
 SIDE_STEP: Final = 8  # decoders enlarge by this much: a side of a picture is a multiple of it
 
 _CHECKED: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _Revision = Annotated[str, Field(pattern=r"^([0-9a-f]{40})?$")]
 _ClassName = Annotated[str, Field(pattern=r"^([A-Z]\w+)?$")]
+
+
+def on_processor(gpu: str | None) -> bool:
+    """Whether what is drawn on slots of a GPU type is drawn on a processor; None is no type, and says nothing."""
+    return gpu == PROCESSOR
 
 
 @dataclass(frozen=True, slots=True, config=_CHECKED)

@@ -11,6 +11,7 @@ from rich.table import Table
 from shared.catalog import Cascade
 from shared.errors import SettingsError
 from shared.ledger import Ledger, Quality, percentile, quality
+from shared.pace import paces
 from shared.plans import Plan
 from shared.recording import Recording
 from shared.schema import STAGES, Stage
@@ -59,6 +60,7 @@ def summarise(recording: Recording, cascade: Cascade, pictures_missing: int | No
         "gpu_s_per_prompt": ledger.gpu_s / answered if answered else 0.0,
         **{f"{stage}_batch_mean": recording.tally.batch_mean(stage) for stage in STAGES},
         **_planning(recording.plans),
+        "pace": {stage: asdict(found) for stage, found in paces(recording, cascade).items()},
     }
 
 

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from services.gateway.panels import Panels
+from services.gateway.plain import STYLE
 from shared.broker import Broker
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis
@@ -22,6 +24,7 @@ from tests.conftest import fresh_deployment
 from tests.helpers import a_plan, publish, put_plan
 from tests.painters import UGLY, UNSAFE, Painters, painting
 from tests.processes import LONG_S, service, until
+from tests.test_dashboard import a_snapshot, some_tiles
 from traces.generate import generate
 from traces.shapes import Span
 from traces.write import as_csv, write
@@ -146,6 +149,21 @@ def test_on_a_phone_in_the_dark_nothing_sticks_out(browser: Browser, site: Site)
         page.get_by_role("button", name="Light", exact=True).click()
         until(lambda: brightness(page) > 200, "the page is light")
         picture_of(page, "phone-light")
+
+
+def test_room_is_kept_for_a_list_of_reasons_and_none_where_there_is_none(browser: Browser) -> None:
+    panels, page = Panels(5.0, lambda prompt_id, stage: f"{prompt_id}/{stage}"), browser.new_page()
+    heights = []
+    for why in ((), ("too_late",), ("too_late", "deadline", "expired")):
+        tiles = some_tiles(why={f"dropped:{each}": 3 for each in why})
+        part = panels.render(a_snapshot(tiles=tiles))["reasons"]
+        assert part.count("<li") == len(why)
+        page.set_content(f"<style>{STYLE.read_text()}</style><div id='reasons'>{part}</div>")
+        heights.append(page.evaluate("document.getElementById('reasons').offsetHeight"))
+    line = page.evaluate("parseFloat(getComputedStyle(document.body).lineHeight)")
+    page.close()
+    assert heights[0] <= 1.5 * line, "one sentence, and no empty band below it"
+    assert heights[1] == heights[2] > 2 * line, "what follows must not jump when a reason joins"
 
 
 def brightness(page: Page) -> float:

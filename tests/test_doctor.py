@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import subprocess
 import sys
 from datetime import date
@@ -11,9 +13,12 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from rich.console import Console
 
 from deploy.acl import access_list
 from deploy.supervision import ROOT
+from services.doctor.__main__ import show
+from services.doctor.finding import Finding
 from services.doctor.machine import of_gpu, of_licence, of_weights
 from services.doctor.server import (
     bound_to,
@@ -187,7 +192,7 @@ def test_an_address_loses_name_and_password() -> None:
 
 
 def run_doctor(url: str, *options: str, **variables: str) -> tuple[int, str]:
-    environment = {**os.environ, "REDIS_URL": url, "COLUMNS": "400", "CASCADE_DEPLOYMENT": "d", **variables}
+    environment = {**os.environ, "REDIS_URL": url, "CASCADE_DEPLOYMENT": "d", **variables}
     command = [sys.executable, "-m", "services.doctor", *options]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in ended.stderr, ended.stderr
@@ -195,7 +200,7 @@ def run_doctor(url: str, *options: str, **variables: str) -> tuple[int, str]:
 
 
 def said_of(subject: str, table: str) -> str:
-    return next(line for line in table.splitlines() if line.startswith(f"│ {subject} "))
+    return next(line for line in table.splitlines() if line.startswith(f"{subject} "))
 
 
 @EVERY_SERVER
@@ -248,3 +253,26 @@ def test_a_server_that_is_not_there_is_wrong() -> None:
     code, table = run_doctor("redis://127.0.0.1:1/0")
     assert code == 1
     assert "wrong" in said_of("redis", table)
+
+
+LONG = (
+    "full, 0 MiB free for logs (/srv/"
+    + "a-folder-with-a-long-name/" * 4
+    + "logs): make room there, or set CASCADE_LOG_DIR"
+)
+FINDINGS = [Finding("persistence", "ok", "snapshots"), Finding("disk", "wrong", LONG)]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_finding_is_whole_on_a_narrow_terminal(width: int) -> None:
+    out = io.StringIO()
+    show(FINDINGS, Console(file=out, width=width, force_terminal=True, no_color=True, highlight=False))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "".join(line.strip() for line in lines[1:]).replace(" ", "") == f"diskwrong{LONG}".replace(" ", "")
+
+
+def test_a_finding_is_one_line_in_a_pipe() -> None:
+    out = io.StringIO()
+    show(FINDINGS, Console(file=out, width=80, force_terminal=False))
+    assert out.getvalue().splitlines() == ["persistence  ok     snapshots", f"disk         wrong  {LONG}"]

@@ -7,19 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from deploy import supervision
 from deploy.acl import access_list
-from services.doctor.machine import Place, of_disk
+from models.diffusion import choose_device
+from services.doctor.machine import Place, of_disk, of_models
 from shared.broker import Broker
 from shared.census import Planned
 from shared.config import Settings
 from shared.embedded import EmbeddedRedis, server_binaries, version_of
+from shared.errors import ModelError
 from shared.incarnation import machine
+from shared.model import VISIBLE
 from tests.helpers import a_plan, put_plan
 from tests.quiet_hosts import mute_host, silent_host
 from tests.servers import folder, free_port, secure_server
@@ -76,7 +80,7 @@ def head() -> Iterator[Head]:
 def wrong_lines(url: str, *options: str, **variables: str) -> list[str]:
     """What the doctor says is wrong, each line as subject and words; its exit code must say the same."""
     code, table = run_doctor(url, *options, **variables)
-    rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in table.splitlines() if line.startswith("│")]
+    rows = [line.split(maxsplit=2) for line in table.splitlines()]
     found = [f"{subject}: {words}" for subject, level, words in rows if level == "wrong"]
     assert code == int(bool(found)), table
     assert not any(password in table for password in PASSWORDS.values())
@@ -180,7 +184,7 @@ def catalog(tmp_path: Path) -> str:
     for each in ("profiles", "quality", "scorer"):
         (tmp_path / each).mkdir()
     rows = "model,gpu,batch,p50_s,p95_s,memory_gib,ceiling,source\n"
-    rows += "".join(f"absent,{gpu},1,0.1,0.1,,4,made up\n" for gpu in ("cpu", "h200"))
+    rows += "".join(f"absent,{gpu},1,0.1,0.1,,4,made up\n" for gpu in ("cpu", "cpu-fast", "h200"))
     (tmp_path / "profiles" / "absent.csv").write_text(rows)
     curve = "selector,heavy_share,fid,accuracy,source\n"
     curve += "discriminator,0.0,5.0,0.6,made up\ndiscriminator,1.0,4.0,0.7,made up\n"
@@ -218,6 +222,24 @@ def test_no_gpu(head: Head, tmp_path: Path) -> None:
     assert line.startswith("gpu: none, and cascade tiny draws on h200") and "driver" in line
     assert wrong_lines(head.address("worker"), **told) == [], "the tiny cascade draws on a processor"
     assert wrong_lines(head.address("control"), "--gpu", "h200", **told) == [], "the head draws nothing"
+
+
+@pytest.mark.parametrize(("gpu", "is_one"), [("cpu", False), ("cpu-fast", True), ("h200", True)])
+def test_node_worker_and_doctor_tell_a_gpu_by_one_rule(
+    gpu: str, is_one: bool, catalog: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CASCADE_CATALOG", catalog)
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    settings = Settings(cascade="here", gpu=gpu)
+    assert next(of_models(settings, on_node=True)).level == ("wrong" if is_one else "note")
+    with pytest.raises(ModelError) if is_one else nullcontext():
+        choose_device(gpu)
+    monkeypatch.setenv("CASCADE_CASCADE", "here")
+    monkeypatch.setenv("CASCADE_GPU", gpu)
+    monkeypatch.setattr(sys, "argv", ["supervision", "--no-head"])
+    supervision.main()
+    assert (VISIBLE in capsys.readouterr().out) == is_one
 
 
 @contextmanager

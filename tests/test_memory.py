@@ -45,6 +45,23 @@ def test_of_several_variants_only_the_one_in_use_counts(tmp_path: Path) -> None:
     assert before - variant + 2 * (2000 + 80) == pytest.approx(whole, rel=0.01)
 
 
+def test_pieces_left_beside_a_whole_file_do_not_count(tmp_path: Path) -> None:
+    """As the loader has it, and who fetches: the whole file is taken."""
+    shutil.copytree(TABLES / "tiny/heavy", tmp_path / "tiny/heavy")
+    plain = replace(HEAVY, home=tmp_path)
+    before = weights_bytes(plain, torch.float32)
+    for piece in (1, 2):
+        file = tmp_path / f"tiny/heavy/unet/diffusion_pytorch_model-0000{piece}-of-00002.safetensors"
+        save_file({"w": torch.zeros(10**6)}, file)
+    assert weights_bytes(plain, torch.float32) == before
+
+
+def test_of_a_folder_that_cannot_be_loaded_the_rows_own_figure_counts(tmp_path: Path) -> None:
+    shutil.copytree(TABLES / "tiny/heavy", tmp_path / "tiny/heavy")
+    (tmp_path / "tiny/heavy/unet/diffusion_pytorch_model.safetensors").unlink()
+    assert weights_bytes(replace(HEAVY, home=tmp_path, memory_gib=1.5), torch.float32) == 1.5 * 2**30
+
+
 def test_where_files_are_not_at_hand_the_rows_own_figure_counts(tmp_path: Path) -> None:
     assert weights_bytes(replace(HEAVY, home=tmp_path, memory_gib=1.5), torch.float32) == 1.5 * 2**30
 

@@ -104,4 +104,4 @@ def test_by_hand_from_bare_hosts_to_a_picture(shell: Shell, processes: list[Proc
     back_up(shell, port_of_redis)
     said = shell.run(block("steer"), REDIS_URL=trusted)
     assert "gpu-1" in said and "drain gpu-1" in said
-    assert "wrong" not in (tmp_path / "node.log").read_text().split("│ gpu ")[0]
+    assert "wrong" not in (tmp_path / "node.log").read_text().split("\ngpu ")[0]

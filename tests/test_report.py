@@ -101,6 +101,14 @@ def test_the_page_is_self_contained_and_trusts_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_no_heading_stands_twice() -> None:
+    text = report.render(run(), cascade(), "one")
+    found = re.findall(r"<(?:h1|h2|h3|summary)[^>]*>\s*(.*?)\s*(?:<span>.*?</span>)?</(?:h1|h2|h3|summary)>", text)
+    assert "Settings" in found and "2 settings" in found
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_light_stands_beside_heavy_with_prompt_score_reason_and_latency(tmp_path: Path) -> None:
     pictures = with_pictures(tmp_path, "b-light.webp", "b-heavy.png")
     shown = run(outcomes=OUTCOMES[1:2], pictures=pictures)

@@ -99,6 +99,19 @@ def test_only_the_connection_imports_redis() -> None:
     assert importing == {"shared/connection.py"}
 
 
+def test_what_has_no_gpu_and_the_variable_that_shows_gpus_are_named_once() -> None:
+    """A comparison of its own, such as `gpu == "cpu"`, would be a second rule, and could come to differ."""
+    naming, comparing = set(), set()
+    for path in (each for each in EVERY_FILE if each.relative_to(ROOT).parts[0] != "tests"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and node.value == "CUDA_VISIBLE_DEVICES":
+                naming.add(name_of(path))
+            if isinstance(node, ast.Compare) and ast.unparse(node.left).rpartition(".")[2] == "gpu":
+                others = {ast.unparse(each) for each in node.comparators}
+                comparing |= {name_of(path)} if others & {"'cpu'", "CPU", "PROCESSOR"} else set()
+    assert naming == comparing == {"shared/model.py"}
+
+
 def test_nothing_is_pickled() -> None:
     banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     assert not [name_of(path) for path in EVERY_FILE if banned & {module.split(".")[0] for module in imports(path)}]

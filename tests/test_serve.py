@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -114,6 +115,9 @@ def size(picture: Path) -> tuple[int, int]:
 
 def test_what_serve_and_the_readme_print_draws_pictures_and_nothing_is_left_running(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
+        before = served.said.partition("Ready: ")[0]
+        assert "workers ready: light 0 of 1, heavy 0 of 1; waiting for the " in before, "it says what it waits for"
+        assert re.search(r"^ *\d+ s  workers ready: light 1 of 1, heavy [01] of 1$", before, re.MULTILINE), before
         curl = "\n".join(block("curl")).replace(README_URL, served.url)
         assert curl in served.said, "one line, whole, as the README has it"
         shell(curl, tmp_path)

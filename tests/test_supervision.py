@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.devices import VISIBLE, devices_of
+from deploy.devices import devices_of
 from deploy.supervision import ROOT, can_be_opened, configuration
 from models.diffusion import choose_device
 from services.agent import program
 from shared.errors import ModelError, SettingsError
+from shared.model import VISIBLE
 from shared.schema import STAGES
 from tests.composing import said_by
 

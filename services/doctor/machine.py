@@ -22,14 +22,13 @@ from services.doctor.finding import Finding, Level
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings
 from shared.errors import SettingsError
-from shared.model import TABLES, WEIGHTS
+from shared.model import TABLES, WEIGHTS, on_processor
 
 SOON_DAYS: Final = 14
 MIB: Final = 2**20
 LEAST_MIB: Final = 64  # free, of a disk that is not full; what a log, a picture and a record take in an hour
 LITTLE_MIB: Final = 1024
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-PROCESSOR: Final = "cpu"  # how the types of GPU begin that are none
 
 
 class Place(NamedTuple):
@@ -114,7 +113,7 @@ def of_models(settings: Settings, on_node: bool) -> Iterator[Finding]:
         yield Finding("weights", "wrong", str(wrong))
         return
     gpu = settings.gpu or cascade.gpu
-    draws = on_node and settings.backend == "diffusers" and not gpu.startswith(PROCESSOR)
+    draws = on_node and settings.backend == "diffusers" and not on_processor(gpu)
     yield of_gpu(f"cascade {cascade.name} draws on {gpu}" if draws else "")
     yield from of_weights(settings, cascade, on_node)
 
