@@ -257,10 +257,10 @@ tenths of P: {reliability}.
 {missed}
 
 What to keep in mind: one training seed. By eye, heavy's squares, crosses and triangles are straight, its circles and
-rings still a little angular, and the seam of two colours is soft. What fails is nearly always a shape; the judge must
-name one even where it wavers between two, and is kinder than a person to lumpy ones. The discriminator that sees the
-caption learnt from this judge's verdicts on other light pictures, so it may share its leniency. The Frechet distance
-rewards a faithful mixture, not the right choice. `scores.csv` holds each held-out caption with its scores of the first
-seed and what each model got right, `trials.csv` the same for all seeds and the hard captions by place, `figures.json`
-every number above.
+rings still a little angular, and the seam of two colours is soft. What fails is nearly always a shape, and a colour
+where two things have two each; the judge must name one even where it wavers between two, and is kinder than a person
+to lumpy ones. The discriminator that sees the caption learnt from this judge's verdicts on other light pictures, so
+it may share its leniency. The Frechet distance rewards a faithful mixture, not the right choice. `scores.csv` holds
+each held-out caption with its scores of the first seed and what each model got right, `trials.csv` the same for all
+seeds and the hard captions by place, `figures.json` every number above.
 """
