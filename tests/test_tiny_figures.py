@@ -124,6 +124,13 @@ def test_the_discriminators_are_ahead_of_the_lot_beyond_the_interval(figures: di
         assert share in ahead(figures["intervals"], "plain", "lot")
 
 
+def test_heavy_is_right_on_nearly_all_published_captions_and_on_four_in_five_hard_ones(figures: dict[str, Any]) -> None:
+    assert figures["judge"]["right_on_real"] >= 0.98
+    assert figures["judge"]["right_on_shuffled"] <= 0.01
+    assert figures["heavy"]["attributes"]["right"] >= 0.97
+    assert 0.80 <= figures["heavy"]["hard"]["attributes"]["right"] <= 0.90
+
+
 def test_an_interval_holds_the_difference_that_it_is_of() -> None:
     """A useful score is beyond the interval, one by chance is not; the ends of the range are the same for all."""
     rng = np.random.default_rng(0)
