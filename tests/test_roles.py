@@ -148,17 +148,19 @@ def test_the_services_can_do_all_they_need_under_their_own_roles(guarded: Guarde
     publisher.check()
     with ExitStack() as stack:
         for name in ("keeper", "control"):
-            stack.enter_context(service(guarded.settings(name, policy="clipper-heavy", slots=2, **fast), name))
+            stack.enter_context(service(guarded.settings(name, slots=2, **fast), name))
         light = stack.enter_context(worker(guarded.settings("worker", **fast), "light", 0))
         stack.enter_context(worker(guarded.settings("worker", **fast), "heavy", 1))
-        until(admin.plan, "a plan is in force")
-        publish(publisher, "a", "b", "c", allowance_s=20.0)
-        publish(publisher, "h", allowance_s=20.0, route="heavy")
+        until(lambda: (plan := admin.plan()) and set(plan.assignment.values()) == {"light", "heavy"}, "both are planned")
+        publish(publisher, "a", "b", "c", allowance_s=6.0)
+        publish(publisher, "h", allowance_s=6.0, route="heavy")
         publisher.cancel("c")
         light.kill()
         publish(publisher, "lost", allowance_s=1.0)
         until(lambda: len(ends(admin)) == 5, "all prompts end")
         until(lambda: admin.client.get(admin.keys.leader("keeper")), "the keeper still leads")
+    found = ends(admin)
+    assert (found["h"], found["c"], found["lost"][0]) == (("heavy", "heavy"), ("cancelled", "asked"), "dropped")
     assert not refusals(admin)
 
 
