@@ -20,7 +20,10 @@ LIGHT: tuple[Stage, ...] = ("light",)
 SOLVING = ("quality", "diffserve", "random", "hybrid", "proteus", "static")
 REASONS = [
     *((name, (), 10, 5.0, "no slot is there") for name in (*SOLVING, "clipper-light", "clipper-heavy")),
-    *((name, fleet(3, HEAVY), 10, 5.0, "no slot can run light") for name in (*SOLVING, "clipper-light")),
+    *(
+        (name, fleet(3, HEAVY), 10, 5.0, "no slot can run light")
+        for name in ("diffserve", "proteus", "static", "clipper-light")
+    ),
     *(
         (name, fleet(4), 10, 0.01, "no light batch meets the deadline of 0.01 s")
         for name in (*SOLVING, "clipper-light")
@@ -43,6 +46,15 @@ def test_where_nothing_can_be_planned_all_is_light_and_the_reason_is_said(
     assert plan.light_workers == sum("light" in slot.stages for slot in slots)
     if plan.light_workers:
         assert plan.light_batch == (1 if deadline_s < 1 else 32 if name == "clipper-light" else 16)
+
+
+@pytest.mark.parametrize("name", ["quality", "random", "hybrid"])
+def test_where_no_slot_can_run_light_every_prompt_goes_straight_to_heavy(name: str) -> None:
+    plan = policy_of(name)(view(1, fleet(3, HEAVY)))
+    assert "no slot can run light: every prompt is drawn heavy" in plan.why
+    assert (plan.policy, plan.light_workers, plan.heavy_workers, plan.heavy_direct) == (name, 0, 3, 1.0)
+    again = policy_of(name)(replace(view(1, fleet(3)), plan=plan))
+    assert again.light_workers >= 1, "as soon as one can"
 
 
 def test_queues_that_leave_no_time_do_not_make_diffserve_draw_one_by_one() -> None:

@@ -10,6 +10,7 @@ from planner.demand import forecast
 from planner.drafting import Policy, Setup, all_light, as_seen, binding, draft, no_plan
 from planner.fleet import Staff
 from planner.milp import TOLERANCE, Case, Solution, best_share, case_of, loss_points
+from planner.policies.clipper import clipper_heavy
 from planner.spares import pressure, refit, spread
 from shared.catalog import Cascade
 from shared.plans import Plan, View
@@ -22,13 +23,17 @@ def quality(setup: Setup) -> Policy:
     """Solve the program each time; hold the worker counts still where that costs nothing.
 
     Counts that changed stand for the dwell, unless the light stage can no longer carry the demand.
-    The batches, the heavy share and the threshold follow every plan.
+    The batches, the heavy share and the threshold follow every plan. Where no slot can run light, for want of its
+    weights or of its workers, every prompt goes straight to heavy: late or unanswered would be worse.
     """
+    heavy_alone = clipper_heavy(setup)
     loss = loss_points(setup.cascade.curve())
 
     def policy(view: View) -> Plan:
         cascade = as_seen(setup.cascade, view)
         case = case_of(cascade, view.slots, forecast(view.offered).planned, setup.deadline_s, loss, view.plan)
+        if case.heavy_slots and not case.light_slots:
+            return replace(heavy_alone(view), policy=NAME, why=f"{no_plan(case)}: every prompt is drawn heavy")
         needed = setup.solver.solve(case)
         if needed is None:
             return draft(NAME, view, cascade, case, all_light(case, cascade), no_plan(case))
