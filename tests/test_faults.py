@@ -14,6 +14,7 @@ from services.watchdog import HUNG
 from shared.broker import Broker
 from shared.catalog import load_cascade
 from shared.config import Settings
+from shared.door import Door
 from shared.embedded import EmbeddedRedis
 from shared.letters import find_letter
 from shared.observer import Observer
@@ -197,3 +198,17 @@ def test_a_broken_model_ends_its_worker_and_a_sound_one_answers(broker: Broker, 
     assert list(holders(broker).values()) == [SUSPECT]
     sound = hire(broker)
     assert sound.end(sound.one()) == 1
+
+
+# -- no light model
+
+
+def test_where_no_worker_draws_light_the_heavy_one_answers(broker: Broker) -> None:
+    settings = settings_for(broker, policy="quality")
+    door = Door(broker.plan)
+    with service(settings, "keeper"), service(settings, "control"), worker(settings, "heavy", 0):
+        until(lambda: (plan := broker.plan()) and plan.heavy_direct == 1.0, "every prompt is sent to heavy")
+        until(lambda: door.route("", "p") == "heavy", "the door has heard of it")
+        publish(broker, "p", "q", allowance_s=20.0, route=door.route("", "p"))
+        until(lambda: len(ends(broker)) == 2, "both end", LONG_S)
+    assert set(ends(broker).values()) == {("heavy", "heavy")}
