@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models.train_tiny", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=384_000, help="scenes that the denoiser sees")
-    parser.add_argument("--harder", type=int, default=86_400, help="scenes, half of them hard, that it sees after")
+    parser.add_argument("--harder", type=int, default=153_600, help="scenes, half of them hard, that it sees after")
     parser.add_argument(
         "--start", type=Path, metavar="FOLDER", help="a published tiny cascade to go on from, in place of --samples"
     )

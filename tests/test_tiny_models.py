@@ -31,7 +31,8 @@ from models.tiny_training import (
 from models.tiny_training.adopt import adopt
 from models.tiny_training.data import generator, pictures, training_scenes
 from models.tiny_training.evaluation import Opinion, area_under_curve, deferral_table, frechet, opine
-from models.tiny_training.loop import Course, Trainer
+from models.tiny_training.loop import Course, Trainer, legs
+from models.tiny_training.report import page
 from models.tiny_training.sampling import HEAVY, LIGHT, Drawing, Pictures, as_pictures, draw, load_pipeline
 from shared.errors import SettingsError
 
@@ -55,9 +56,9 @@ class Killed(Exception):
     pass
 
 
-def trained(work: Path, lesson: Any, kill_at: int | None = None) -> checkpoint.Groups:
-    """What four steps of a course leave in their checkpoint, the last of them written every two."""
-    course = Course(lesson.NAME, steps=4, average=0.9, warm_steps=2, checkpoint_every=2, slow={"text": 0.2})
+def trained(work: Path, lesson: Any, kill_at: int | None = None, steps: int = 4) -> checkpoint.Groups:
+    """What the steps of a course leave in their checkpoint, the last of them written every two."""
+    course = Course(lesson.NAME, steps=steps, average=0.9, warm_steps=2, checkpoint_every=2, slow={"text": 0.2})
     module = lesson.networks_for(0, work)
     error = denoiser.velocity_loss if lesson is denoiser else harder.loss
 
@@ -84,6 +85,28 @@ def test_a_killed_training_ends_as_if_it_had_run_through(lesson: Any, tmp_path: 
     for group, tensors in through.items():
         for name, tensor in tensors.items():
             assert torch.equal(resumed[group][name], tensor), f"{group} {name}"
+
+
+def test_a_course_that_has_ended_can_be_lengthened_and_not_shortened(tmp_path: Path) -> None:
+    text.train(0, tmp_path, Course("text", steps=1), batch=2)
+    short = trained(tmp_path, denoiser)
+    longer = trained(tmp_path, denoiser, steps=6)
+    words = checkpoint.load(tmp_path / f"{denoiser.NAME}.safetensors")[1]
+    assert (words["step"], legs(words)) == ("6", [4, 6])
+    assert any(not torch.equal(longer["module"][name], value) for name, value in short["module"].items())
+    again = trained(tmp_path, denoiser, steps=6)
+    assert legs(checkpoint.load(tmp_path / f"{denoiser.NAME}.safetensors")[1]) == [4, 6]
+    assert all(torch.equal(again["module"][name], value) for name, value in longer["module"].items())
+    with pytest.raises(SettingsError, match="6 steps are behind it, more than the 5"):
+        trained(tmp_path, denoiser, steps=5)
+
+
+def test_the_page_tells_that_a_course_was_lengthened() -> None:
+    figures = json.loads((TINY / "figures.json").read_text())
+    figures["heavy"]["legs"] = [640, 1280]
+    assert "That course was asked to go to 640 and then to 1,280:" in " ".join(page(figures).split())
+    figures["heavy"]["legs"] = [1280]
+    assert "asked to go to" not in page(figures)
 
 
 def test_published_weights_stand_for_the_first_course_unless_they_are_past_it(tmp_path: Path) -> None:
@@ -116,7 +139,7 @@ def test_every_step_and_rank_draws_its_own_scenes_and_always_the_same() -> None:
 RANK = """
 import sys, torch
 from pathlib import Path
-from models.tiny_training.loop import Course, Trainer
+from models.tiny_training.loop import Course, Trainer, legs
 work, rank = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", init_method=f"file://{work}/store", rank=rank, world_size=2)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from models.tiny_training import checkpoint
+from shared.errors import SettingsError
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -46,9 +47,9 @@ class Course:
 class Trainer:
     """A module on a course, on the device where it lies.
 
-    `run` starts at the last checkpoint in the work folder, if there is one; a course that has ended may be asked for
-    again with more steps, and `legs` tells the lengths it was asked for. Across `ranks` processes the gradients are
-    averaged, so all of them hold the same weights; rank 0 writes.
+    `run` starts at the last checkpoint in the work folder, if there is one; a course that has ended may be asked
+    for again with more steps, never with fewer (SettingsError); `legs` tells the lengths it was asked for. Across
+    `ranks` processes the gradients are averaged, so all of them hold the same weights; rank 0 writes.
     """
 
     def __init__(self, course: Course, module: nn.ModuleDict, work: Path, rank: int = 0, ranks: int = 1) -> None:
@@ -145,6 +146,10 @@ class Trainer:
     def _restore(self) -> None:
         groups, words = checkpoint.load(self.path)
         self.step = int(words["step"])
+        if self.step > self.course.steps:
+            raise SettingsError(
+                f"{self.path}: {self.step} steps are behind it, more than the {self.course.steps} asked for"
+            )
         before = legs(words)
         self.legs = before if before[-1:] == self.legs else before + self.legs
         self.module.load_state_dict(groups["module"])
