@@ -78,8 +78,8 @@ def _trained(figures: Row) -> str:
     if "--start" in figures["command"]:
         said += (
             " Here the first course was not run again: the harder one went on from the weights, in half precision, "
-            "that stood here before it (they are in this folder's history), and light's are those of before under the new "
-            "decoder."
+            "that stood here before it (they are in this folder's history), and light's are those of before under the "
+            "new decoder."
         )
     return said
 
