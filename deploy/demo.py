@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
 from deploy.progress import watched
-from deploy.results import cleared, end_on_sigterm, exit_code, keep, show
+from deploy.results import cleared, end_on_sigterm, exit_code, keep, new_folder, show
 from deploy.runner import Run, settings_here
 from shared.catalog import Cascade, load_cascade
 from shared.model import on_processor
@@ -51,7 +50,7 @@ def main() -> int:
     given = _arguments()
     end_on_sigterm()
     console = Console()
-    folder = cleared(given.out or Path("logs") / time.strftime("demo-%Y%m%d-%H%M%S"))
+    folder = cleared(given.out or new_folder("demo"))
     trace = folder / "trace.csv"
     slots = given.slots or slots_that_fit()
     high = given.high or peak(load_cascade(given.cascade), slots)

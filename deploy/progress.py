@@ -89,7 +89,7 @@ def timed(console: Console, clock: Callable[[], float] = time.monotonic) -> Iter
         now = clock()
         if words != last[0] or now - last[1] >= LINE_EVERY_S:
             last = (words, now)
-            console.print(line(words), markup=False, highlight=False, soft_wrap=True)
+            console.print(line(words), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     if not console.is_terminal:
         yield told

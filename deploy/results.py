@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -22,6 +23,20 @@ from shared.summary import table
 FILES: Final = ("run.json", "summary.json", "report.html", "outcomes.csv", "plans.csv", "ticks.csv")
 FOLDERS: Final = ("processes", "pictures")
 TERMINATED: Final = 143
+
+
+def new_folder(kind: str) -> Path:
+    """logs/<kind>-<time>, made; the second start in a second takes the next one. Raises SettingsError."""
+    while True:
+        folder = Path("logs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(0.1)
+        except OSError as wrong:
+            raise SettingsError(f"{folder}: {wrong.strerror}") from None
+        else:
+            return folder
 
 
 def cleared(folder: Path) -> Path:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,9 +78,8 @@ class Deployment:
         said = -1
         while True:
             self.supervisord.check()
-            for worker in self.observer.workers():
-                if worker.get("error") and worker.get("ready") != "1":
-                    raise CascadeError(f"the {worker['stage']} model does not load: {worker['error']}")
+            if wrong := not_loading(self.observer.workers()):
+                raise CascadeError(wrong)
             ready = self.ready_slots()
             if ready != said:
                 said = ready
@@ -91,6 +90,12 @@ class Deployment:
             if time.monotonic() > end:
                 raise CascadeError(f"only {ready} of {slots} slots came up; see {self.settings.log_dir}")
             time.sleep(0.25)
+
+
+def not_loading(workers: Sequence[Mapping[str, str]]) -> str:
+    """Why a model does not load, as the first worker that fails says; nothing where none does."""
+    failing = (worker for worker in workers if worker.get("error") and worker.get("ready") != "1")
+    return next((f"the {worker['stage']} model does not load: {worker['error']}" for worker in failing), "")
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import json
 import os
 import shlex
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +21,8 @@ from rich.console import Console
 
 from deploy.demo import slots_that_fit
 from deploy.progress import Say, in_words, timed, workers_ready
-from deploy.results import end_on_sigterm
-from deploy.runner import PATIENCE_S, Deployment, Run, deployment, settings_here
+from deploy.results import end_on_sigterm, new_folder
+from deploy.runner import PATIENCE_S, Deployment, Run, deployment, not_loading, settings_here
 from services.gateway.__main__ import check_open
 from shared.catalog import load_cascade
 from shared.config import PREFIX, Settings
@@ -56,7 +56,7 @@ def main() -> int:
     """Serve until Ctrl-C or SIGTERM."""
     given = _arguments()
     end_on_sigterm()
-    console = Console()
+    console = Console(force_terminal=sys.stdout.isatty(), emoji=False)
     slots = given.slots or (1 if given.backend == "sleeping" else slots_here())
     settings = settings_here(
         cascade=given.cascade,
@@ -71,7 +71,7 @@ def main() -> int:
     )
     check_sound(settings)
     check_free(settings)
-    folder = given.out or Path("logs") / time.strftime("serve-%Y%m%d-%H%M%S")
+    folder = given.out or new_folder("serve")
     folder.mkdir(parents=True, exist_ok=True)
     console.print(
         f"starting Redis, planner, keeper, gateway and {slots} slots of {settings.cascade} ...", highlight=False
@@ -140,35 +140,43 @@ def wait_ready(running: Deployment, url: str, say: Say = lambda _: None) -> None
     while missing := lacking(url):
         running.supervisord.check()
         workers = running.observer.workers()
-        for worker in workers:
-            if worker.get("error") and worker.get("ready") != "1":
-                raise CascadeError(f"the {worker['stage']} model does not load: {worker['error']}")
-        ready = workers_ready(workers, running.settings)
-        say(f"{in_words(ready)}; waiting for {awaited(missing, ready)}")
+        if wrong := not_loading(workers):
+            raise CascadeError(wrong)
+        say(f"{in_words(workers_ready(workers, running.settings))}; waiting for {awaited(missing)}")
         if time.monotonic() > end:
             raise CascadeError(f"not ready: {missing}; see {running.settings.log_dir}")
         time.sleep(LOOK_S)
     say(in_words(workers_ready(running.observer.workers(), running.settings)))
 
 
-def awaited(missing: str, ready: Mapping[str, tuple[int, int]]) -> str:
+def awaited(missing: str) -> str:
     """What comes next; `missing` names all that a gateway lacks, in words for somebody whose start has failed."""
     if missing.startswith(SILENT):
         return "the gateway"
-    return "the plan" if any(loaded for loaded, _ in ready.values()) else "the models"
+    if missing.startswith("Redis "):
+        return "Redis"
+    return "the light model" if "no light worker is ready" in missing else "the plan"
 
 
-def wait_complete(running: Deployment, say: Say) -> None:
-    """Say how many more workers become ready, until all are or patience ends: the first picture needs one alone."""
-    end = time.monotonic() + PATIENCE_S
-    said: Mapping[str, tuple[int, int]] = {}
-    while time.monotonic() < end:
+def wait_complete(running: Deployment, say: Say, patience_s: float = PATIENCE_S) -> None:
+    """Say how many workers are ready until all are or patience ends, and why a model does not load.
+
+    That raises nothing: one light worker is enough for a picture.
+    """
+    end = time.monotonic() + patience_s
+    wrong, counted = "", ""
+    while True:
         running.supervisord.check()
-        ready = workers_ready(running.observer.workers(), running.settings)
-        if ready != said:
-            say(in_words(ready))
-            said = ready
-        if all(loaded >= started for loaded, started in ready.values()):
+        workers = running.observer.workers()
+        ready = workers_ready(workers, running.settings)
+        before, counted = counted, in_words(ready)
+        complete = all(loaded >= started for loaded, started in ready.values())
+        # Between two attempts to load, nobody says of the one that failed.
+        wrong = "" if complete else not_loading(workers) or (wrong if counted == before else "")
+        late = not complete and time.monotonic() >= end
+        given_up = f"waited {patience_s:.0f} s for all, see {running.settings.log_dir}" if late else ""
+        say("; ".join(filter(None, (counted, wrong, given_up))))
+        if complete or late:
             return
         time.sleep(LOOK_S)
 

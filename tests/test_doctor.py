@@ -250,13 +250,14 @@ def test_a_server_that_forgets_and_evicts_is_wrong() -> None:
 
 
 def test_a_server_that_is_not_there_is_wrong() -> None:
-    code, table = run_doctor("redis://127.0.0.1:1/0")
+    code, table = run_doctor("redis://127.0.0.1:1/0", FORCE_COLOR="1")  # makes no terminal of a pipe
     assert code == 1
     assert "wrong" in said_of("redis", table)
+    assert "\x1b" not in table
 
 
 LONG = (
-    "full, 0 MiB free for logs (/srv/"
+    "redis://[fd00:a:b::1]:1 full, 0 MiB free for logs (/srv/"
     + "a-folder-with-a-long-name/" * 4
     + "logs): make room there, or set CASCADE_LOG_DIR"
 )

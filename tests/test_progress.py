@@ -9,7 +9,9 @@ from rich.console import Console
 
 from deploy.progress import LINE_EVERY_S, in_words, timed, workers_ready
 from deploy.serve import SILENT, awaited
+from services.gateway.app import lacking
 from shared.config import Resident, Settings
+from tests.helpers import a_plan
 
 WORKERS = [
     {"stage": "light", "ready": "1"},
@@ -27,11 +29,16 @@ def test_workers_are_ready_once_their_model_is_loaded(resident: Resident, words:
     assert in_words(workers_ready(WORKERS, Settings(slots=3, resident=resident))) == f"workers ready: {words}"
 
 
-def test_a_start_waits_for_the_gateway_then_the_models_then_the_plan() -> None:
-    none, some = ({"light": (count, 2), "heavy": (0, 2)} for count in (0, 1))
-    assert awaited(f"{SILENT} (Connection refused)", none) == "the gateway"
-    assert awaited("no plan is in force; no light worker is ready", none) == "the models"
-    assert awaited("no plan is in force", some) == "the plan"
+def test_a_start_waits_for_the_gateway_then_the_light_model_then_the_plan() -> None:
+    assert awaited(f"{SILENT} (Connection refused)") == "the gateway"
+    assert awaited("Redis at 127.0.0.1:6379 does not answer: Connection refused") == "Redis"
+    nothing = lacking(None, [])
+    assert awaited("; ".join(nothing)) == "the light model"
+    plan = a_plan(assignment={"a:0": "heavy"})
+    assert awaited("; ".join(lacking(plan, WORKERS[2:]))) == "the light model", "a heavy one that is loaded draws none"
+    light = [{"stage": "light", "ready": "1", "node": "a", "slot": "0"}]
+    assert awaited("; ".join(lacking(None, light))) == "the plan"
+    assert awaited("; ".join(lacking(plan, light))) == "the plan"
 
 
 def test_a_start_has_a_line_for_what_is_new_and_one_now_and_then() -> None:
@@ -40,15 +47,15 @@ def test_a_start_has_a_line_for_what_is_new_and_one_now_and_then() -> None:
         for seconds, words in (
             (0.0, "light 0 of 2"),
             (1.0, "light 0 of 2"),
-            (2.0, "light 1 of 2"),
-            (2.0 + LINE_EVERY_S, "light 1 of 2"),
+            (2.0, "light :a: 1 of 2"),
+            (2.0 + LINE_EVERY_S, "light :a: 1 of 2"),
         ):
             now[0] = 100.0 + seconds
             say(words)
     assert out.getvalue().splitlines() == [
         "   0 s  light 0 of 2",
-        "   2 s  light 1 of 2",
-        f"{2 + LINE_EVERY_S:4.0f} s  light 1 of 2",
+        "   2 s  light :a: 1 of 2",
+        f"{2 + LINE_EVERY_S:4.0f} s  light :a: 1 of 2",
     ]
 
 

@@ -16,7 +16,7 @@ from models.discriminator import efficientnet_v2, open_scorer
 from models.discriminator.__main__ import main
 from models.discriminator.importing import Preparation, take_over
 from models.features import features_from
-from shared.errors import ModelError
+from shared.errors import ModelError, SettingsError
 
 CPU = torch.device("cpu")
 
@@ -72,8 +72,39 @@ def test_an_import_into_a_named_folder_needs_no_cascade(
     tmp_path: Path, network: efficientnet_v2.EfficientNetV2S
 ) -> None:
     torch.save(network.state_dict(), tmp_path / "sdturbo.pt")
-    assert main(["import", str(tmp_path / "sdturbo.pt"), "--out", str(tmp_path / "scorer")]) == 0
-    assert (tmp_path / "scorer" / "model.safetensors").is_file()
+    (tmp_path / "scorer").mkdir()
+    for _ in range(2):  # into an empty folder, and over a discriminator
+        assert main(["import", str(tmp_path / "sdturbo.pt"), "--out", str(tmp_path / "scorer")]) == 0
+        assert (tmp_path / "scorer" / "model.safetensors").is_file()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("holding", "given", "said"),
+    [
+        ({"out/ours.pt": "x", "out/thesis.txt": "years"}, "out/ours.pt", r"holds .*ours\.pt, which would be deleted"),
+        ({"out/a/ours.pt": "x", "out/config.json": '{"model_type": "efficientnet"}'}, "out/a/ours.pt", r"ours\.pt"),
+        ({"out/thesis.txt": "years"}, "ours.pt", "out holds other things than a discriminator"),
+        ({"out/config.json": '{"model_type": "bert"}'}, "ours.pt", "out holds other things than a discriminator"),
+        ({"out/config.json": "not JSON"}, "ours.pt", "out holds other things than a discriminator"),
+        ({"out": "a file"}, "ours.pt", "out is no folder"),
+    ],
+)
+@pytest.mark.parametrize("before", [["import"], ["train", "--cascade", "tiny", "--generate", "4", "--prompts"]])
+def test_a_folder_that_holds_anything_else_is_not_replaced(
+    tmp_path: Path, holding: dict[str, str], given: str, said: str, before: list[str]
+) -> None:
+    for name, text in holding.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    there = content(tmp_path)
+    work = ["--work", str(tmp_path / "work")] if before[0] == "train" else []
+    with pytest.raises(SettingsError, match=said):
+        main([*before, str(tmp_path / given), *work, "--out", str(tmp_path / "out")])
+    assert content(tmp_path) == there
 
 
 class Malicious:

@@ -106,10 +106,39 @@ def test_what_has_no_gpu_and_the_variable_that_shows_gpus_are_named_once() -> No
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and node.value == "CUDA_VISIBLE_DEVICES":
                 naming.add(name_of(path))
-            if isinstance(node, ast.Compare) and ast.unparse(node.left).rpartition(".")[2] == "gpu":
-                others = {ast.unparse(each) for each in node.comparators}
-                comparing |= {name_of(path)} if others & {"'cpu'", "CPU", "PROCESSOR"} else set()
+            if _asks_for_processor(node):
+                comparing.add(name_of(path))
     assert naming == comparing == {"shared/model.py"}
+
+
+def _asks_for_processor(node: ast.AST) -> bool:
+    """Whether a GPU type is compared, on either side, with that of slots that have no GPU, or its beginning is."""
+    sides: list[ast.expr] = []
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "startswith":
+        sides = [node.func.value, *node.args]
+    parts = [part for side in sides for part in getattr(side, "elts", [side])]
+    names = {ast.unparse(part).rpartition(".")[2] for part in parts}
+    return "gpu" in names and bool(names & {"'cpu'", "CPU", "PROCESSOR"})
+
+
+@pytest.mark.parametrize(
+    ("code", "asks"),
+    [
+        ("slot.gpu == 'cpu'", True),
+        ("'cpu' == gpu", True),
+        ("model.PROCESSOR != slot.gpu", True),
+        ("gpu in ('', 'cpu')", True),
+        ("given.gpu.startswith('cpu')", True),
+        ("gpu.startswith(('cpu', 'none'))", True),
+        ("gpu == 'a100-80g'", False),
+        ("device.type == 'cpu'", False),
+        ("choose_device(given.gpu).type == 'cpu'", False),
+    ],
+)
+def test_a_comparison_with_the_processor_is_seen_on_either_side(code: str, asks: bool) -> None:
+    assert _asks_for_processor(ast.parse(code, mode="eval").body) is asks
 
 
 def test_nothing_is_pickled() -> None:

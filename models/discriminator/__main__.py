@@ -32,7 +32,7 @@ from models.discriminator.evaluating import evaluate, look
 from models.discriminator.examples import files_in
 from models.discriminator.importing import Preparation, take_over
 from models.discriminator.material import Wanted, gathered
-from models.discriminator.scorers import open_scorer
+from models.discriminator.scorers import is_scorer, open_scorer
 from models.discriminator.training import Recipe, claim, train
 from models.holdings import drawn_by
 from models.judges import judge_of
@@ -46,7 +46,7 @@ _SMALL = 128  # a side up to which the small network suffices
 
 def _train(given: argparse.Namespace, console: Console) -> None:
     cascade = unmeasured(given.cascade)
-    out = _free(given.out, cascade)
+    out = _free(given.out, cascade, given.real, given.generated, given.prompts, given.work)
     network = given.network or ("small" if cascade.models["light"].size <= _SMALL else "b0")
     recipe = Recipe(network, given.seed, given.steps, given.look_every, given.patience, start=given.start or "")
     wanted = Wanted(given.real, given.generated, given.generate, given.prompts, given.every, given.seed)
@@ -89,20 +89,37 @@ def _evaluate(given: argparse.Namespace, console: Console) -> None:
 
 
 def _import(given: argparse.Namespace, console: Console) -> None:
-    out = _free(given.out, unmeasured(given.cascade)) if given.cascade else given.out
-    if out is None:
-        raise SettingsError("say where to: --cascade NAME, or --out DIR")
+    out = _free(given.out, unmeasured(given.cascade) if given.cascade else None, given.file, given.vocabulary)
     spread, mean = ((value,) * 3 if len(value) == 1 else tuple(value) for value in (given.spread, given.mean))
     parameters = take_over(given.file, out, Preparation(given.side, mean, spread), given.vocabulary)
     console.print(f"{parameters:,} parameters of {given.file} written to {out} as safetensors", soft_wrap=True)
 
 
-def _free(out: Path | None, cascade: Cascade) -> Path:
-    """Where to write to: the place named, or the catalogue's, if nothing is there. Raises SettingsError."""
+def _free(out: Path | None, cascade: Cascade | None, *read: Path | None) -> Path:
+    """Where to write to: the folder named, whose content goes, or the catalogue's, if nothing is there.
+
+    `read`: what must not go with it. Raises SettingsError.
+    """
+    if out is not None:
+        _check_replaceable(out, [path for path in read if path is not None])
+        return out
+    if cascade is None:
+        raise SettingsError("say where to: --cascade NAME, or --out DIR")
     place = cascade.home / cascade.discriminator
-    if out is None and place.exists():
+    if place.exists():
         raise SettingsError(f"{place} holds a discriminator already: name it with --out to replace it")
-    return out or place
+    return place
+
+
+def _check_replaceable(out: Path, read: Sequence[Path]) -> None:
+    """Raise SettingsError where replacing the folder would delete what nobody means to lose."""
+    held = next((path for path in read if path.resolve().is_relative_to(out.resolve())), None)
+    if held is not None:
+        raise SettingsError(f"{out} holds {held}, which would be deleted with it: name another folder with --out")
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"{out} is no folder: name one with --out")
+    if out.is_dir() and any(out.iterdir()) and not is_scorer(out):
+        raise SettingsError(f"{out} holds other things than a discriminator, all would be deleted: name another --out")
 
 
 def _device() -> torch.device:

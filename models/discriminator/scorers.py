@@ -27,6 +27,14 @@ def open_scorer(folder: Path, device: torch.device) -> Scorer:
     return SCORERS[kind](folder, device)
 
 
+def is_scorer(folder: Path) -> bool:
+    """Whether config.json says that the folder is a scorer's."""
+    try:
+        return str(read_config(folder).get("model_type")) in SCORERS
+    except ModelError:
+        return False
+
+
 def _classifier(folder: Path, device: torch.device) -> Scorer:
     return Discriminator(folder, device).score
 

@@ -8,6 +8,7 @@ wrong. A machine that is no node, by --role or by the name of its Redis user, ne
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ def main() -> int:
     models = list(of_models(settings, role in ON_NODES))
     fetches = any(finding.subject == "weights" and finding.level == "wrong" for finding in models)
     findings += [*models, *of_disk(places(settings, fetches))]
-    show(findings, Console())
+    show(findings, Console(force_terminal=sys.stdout.isatty()))  # FORCE_COLOR makes no terminal of a pipe
     return int(any(finding.level == "wrong" for finding in findings))
 
 
@@ -49,7 +50,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         width = max(len(finding.subject) for finding in findings)
         for subject, level, words in findings:
             line = f"{subject:{width}}  {level:5}  {' '.join(words.split())}"
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+            console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
