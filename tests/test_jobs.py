@@ -147,6 +147,10 @@ def test_readiness_says_what_is_missing(broker: Broker, client: httpx.Client) ->
     hire(broker)
     put_plan(broker, a_plan(assignment={"test:0": "light"}))
     assert client.get("/readyz").json() == {"ready": True, "missing": []}
+    put_plan(broker, a_plan(2, light_workers=0, heavy_direct=1.0, assignment={"test:0": "heavy"}))
+    assert client.get("/readyz").json()["missing"] == ["no heavy worker that is ready is in the plan"]
+    hire(broker, "heavy")
+    assert client.get("/readyz").status_code == 200, "no light worker is needed"
 
 
 def test_a_worker_that_is_not_in_the_plan_is_none() -> None:

@@ -70,9 +70,9 @@ def test_a_pace_is_told_of_no_policy_that_ignores_it_and_of_no_stage_that_nobody
 
 
 def test_that_fewer_may_go_heavy_is_said_of_policies_that_plan_how_many() -> None:
-    def told(policy: str, **changes: int) -> str:
+    def told(policy: str, heavy_workers: int = 4) -> str:
         slow = at(2.0, 2.0)
-        plans = tuple(replace(each, policy=policy, **changes) for each in slow.plans)
+        plans = tuple(replace(each, policy=policy, heavy_workers=heavy_workers) for each in slow.plans)
         return slower(summarise(replace(slow, plans=plans), cascade()))
 
     assert all(told(name).endswith("; so fewer prompts may go heavy.") for name in ("diffserve", "random", "hybrid"))
