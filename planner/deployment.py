@@ -25,6 +25,7 @@ from shared.cascade import (
     hopeless,
     last_call_s,
     lets_go,
+    light_draws,
     recorded_score,
     routes_heavy,
     verdict,
@@ -143,11 +144,11 @@ class Deployment:
         live = [
             prompt
             for prompt in taken
-            if not lets_go(queue.stage, prompt.has_light, prompt.deadline, now, service_s, margin_s)
+            if not lets_go(queue.stage, prompt.has_light, prompt.deadline, now, service_s, margin_s, plan)
         ]
         for prompt in taken:
             if prompt not in live:
-                self._let_go(prompt)
+                self._let_go(prompt, plan)
         if not live:
             return
         del queue.idle[worker]
@@ -158,11 +159,11 @@ class Deployment:
             finished + self._scenario.turnaround_s, self._drawn, worker, worker.incarnation, span, plan, waiting
         )
 
-    def _let_go(self, prompt: Prompt) -> None:
+    def _let_go(self, prompt: Prompt, plan: Plan) -> None:
         """It can no longer be drawn in time: keep its light picture, let light try, or drop it."""
         if prompt.has_light:
             self._end(prompt, "light", "deadline")
-        elif prompt.stage == "heavy":
+        elif prompt.stage == "heavy" and light_draws(plan):
             self._move_to_light(prompt)
         else:
             self._end(prompt, "dropped", "deadline")
@@ -231,11 +232,11 @@ class Deployment:
                 self._end(prompt, "light", "deadline")
             case "drop":
                 self._end(prompt, "dropped", "deadline")
-            case "to_light":
+            case "to_light" if light_draws(self._plan):
                 if prompt.holder is None:  # what is being drawn may still be done in time
                     self._move_to_light(prompt)
                 self._keep_at(prompt, prompt.deadline)
-            case "wait":
+            case _:
                 self._watch_on(prompt)
 
     def _watch_on(self, prompt: Prompt) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from shared.beat import Beat
 from shared.broker import Broker
-from shared.cascade import last_call_s, verdict
+from shared.cascade import last_call_s, light_draws, verdict
 from shared.catalog import load_cascade
 from shared.config import Settings, load, parser
 from shared.connection import CommandRefused, Unreachable
@@ -191,6 +191,7 @@ class Keeper:
         """
         margin_s = self._margin_s() + len(prompts) * self._each_s
         ended: list[tuple[OpenPrompt, End]] = []
+        leaving: list[OpenPrompt] = []
         before = 0
         for prompt in prompts:
             left_s, leave_s = prompt.deadline - now, self._leave_s(before)
@@ -201,13 +202,23 @@ class Keeper:
                 case "drop":
                     ended.append((prompt, "dropped"))
                 case "to_light":
-                    self._move(prompt)
+                    leaving.append(prompt)
                 case "wait":
                     pass
+        if leaving and self._light_draws():
+            for prompt in leaving:
+                self._move(prompt)
         for (prompt, _), reply in zip(ended, self._broker.overtake_all(ended, "deadline"), strict=True):
             if isinstance(reply, CommandRefused):  # one prompt's trouble must not cost the others their deadline
                 self._complain(prompt, reply)
         return len(ended)
+
+    def _light_draws(self) -> bool:
+        """By the plan of this moment: the last estimate may have seen another."""
+        try:
+            return light_draws(self._broker.plan())
+        except CommandRefused:
+            return True
 
     def _move(self, prompt: OpenPrompt) -> None:
         silent_s = SILENT * self._settings.lease_s

@@ -66,9 +66,12 @@ class Settlement:
             self._set_aside([entry], wrong)
             return None
 
-    def let_go(self, late: Sequence[Entry]) -> None:
-        """End what can no longer be drawn in time: a light picture is kept, a prompt without one makes room."""
-        staying = [entry for entry in late if not self._left_for_light(entry)]
+    def let_go(self, late: Sequence[Entry], light_draws: bool) -> None:
+        """End what can no longer be drawn in time: a light picture is kept, a prompt without one makes room.
+
+        `light_draws`: whether there is a light stage to leave for.
+        """
+        staying = [entry for entry in late if not (light_draws and self._left_for_light(entry))]
         hops = [Hop(entry, "light" if entry.job.light_visit else "dropped", "deadline") for entry in staying]
         if hops:
             self.commit(hops)

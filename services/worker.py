@@ -27,7 +27,7 @@ from services.settlement import Settlement
 from services.studio import Studio
 from services.watchdog import Watchdog
 from shared.broker import Broker
-from shared.cascade import hopeless, lets_go
+from shared.cascade import hopeless, lets_go, light_draws
 from shared.catalog import Cascade, load_cascade
 from shared.config import Settings, load, parser
 from shared.connection import BLOCK_S, CommandRefused, Unreachable
@@ -162,16 +162,16 @@ class Worker:
             if unlike:  # one batch draws pictures of one kind: others may draw these meanwhile
                 self._settlement.hand_back(unlike)
                 self._lease.carry(together)
-            late, live = self._parted(together, claim.now)
+            late, live = self._parted(together, claim.now, plan)
             if not live:
                 self._studio.forget()
-            self._settlement.let_go(late)  # first: light may still draw them
+            self._settlement.let_go(late, light_draws(plan))  # first: light may still draw them
             if live:
                 self._draw(live, plan, claim.next_waiting, offset_s)
         finally:
             self._lease.carry(())
 
-    def _parted(self, entries: Sequence[Entry], now: float) -> tuple[list[Entry], list[Entry]]:
+    def _parted(self, entries: Sequence[Entry], now: float, plan: Plan) -> tuple[list[Entry], list[Entry]]:
         """Those that are let go, and those that are drawn."""
         alone_s = self._studio.alone_s()
         batch = sum(not hopeless(entry.job.deadline, now, alone_s) for entry in entries)
@@ -180,7 +180,7 @@ class Worker:
         live: list[Entry] = []
         for entry in entries:
             has_light = entry.job.light_visit is not None
-            gone = lets_go(self._stage, has_light, entry.job.deadline, now, service_s, self._margin_s)
+            gone = lets_go(self._stage, has_light, entry.job.deadline, now, service_s, self._margin_s, plan)
             (late if gone else live).append(entry)
         return late, live
 
@@ -235,8 +235,8 @@ class Worker:
         half = len(entries) // 2
         self._studio.lower_ceiling(half)
         for place in range(0, len(entries), half):
-            late, live = self._parted(entries[place : place + half], time.time() + offset_s)
-            self._settlement.let_go(late)
+            late, live = self._parted(entries[place : place + half], time.time() + offset_s, plan)
+            self._settlement.let_go(late, light_draws(plan))
             if live:
                 self._draw(live, plan, waiting, offset_s)
 

@@ -140,7 +140,7 @@ def verdict(
     """What the keeper does with an open prompt.
 
     `stage`: where it waits or runs; `light_s`: see `last_call_s`; `alone_s`: seconds light takes for it alone and
-    at once: with less, no move helps.
+    at once: with less, no move helps. None helps either where `light_draws` says no.
     """
     if has_light:
         return "keep_light" if time_left_s <= margin_s else "wait"
@@ -156,7 +156,7 @@ def hopeless(deadline: float, now: float, service_s: float) -> bool:
 
 
 def lets_go(
-    stage: Stage, has_light: bool, deadline: float, now: float, service_s: Sequence[float], margin_s: float
+    stage: Stage, has_light: bool, deadline: float, now: float, service_s: Sequence[float], margin_s: float, plan: Plan
 ) -> bool:
     """Whether a worker lets a prompt go that it has claimed, instead of drawing it.
 
@@ -165,7 +165,14 @@ def lets_go(
     """
     if hopeless(deadline, now, service_s[0]):
         return True
-    return stage == "heavy" and not has_light and hopeless(deadline, now, service_s[-1] + margin_s)
+    if stage == "light" or has_light or not light_draws(plan):
+        return False
+    return hopeless(deadline, now, service_s[-1] + margin_s)
+
+
+def light_draws(plan: Plan | None) -> bool:
+    """Whether light may draw what leaves heavy without a picture; not where the plan has no light worker."""
+    return plan is None or plan.light_workers > 0
 
 
 def wait_s(stage: Stage, ahead: float, plan: Plan) -> float:

@@ -13,6 +13,8 @@ from shared.recording import Recording
 from shared.schema import STAGES, Stage
 
 SLOWER: Final = 1.25  # times the profile's seconds: less is the planner's resolution and a machine's mood
+UNPACED: Final = frozenset(("pinned", "static"))  # policies that plan with the profile, whatever was measured
+UNSHARED: Final = frozenset(("clipper-light", "clipper-heavy"))  # ... that plan no share of prompts to go heavy
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,11 @@ def paces(recording: Recording, cascade: Cascade) -> dict[Stage, Pace]:
 
 
 def slower(summary: Mapping[str, Any]) -> str:
-    """That a run's machine lags behind the profile, and what follows, in one line; empty where it does not."""
-    found = {stage: Pace(**values) for stage, values in summary["pace"].items()}
+    """That a run's machine lags behind the profile, and what follows, in one line; empty where it does not.
+
+    Empty too for the summary of a run recorded before there was a pace in it.
+    """
+    found = {stage: Pace(**values) for stage, values in summary.get("pace", {}).items()}
     late = [
         f"{each.measured_s:.2f} s for a {stage} batch of {each.batch} (profile: {each.profiled_s:.2f} s)"
         for stage, each in found.items()
@@ -55,12 +60,18 @@ def slower(summary: Mapping[str, Any]) -> str:
     ]
     if not late:
         return ""
-    return f"This machine is slower than the models' profile, or busy: {', '.join(late)}; so fewer prompts go heavy."
+    follows = "" if summary["policy"] in UNSHARED else "; so fewer prompts may go heavy"
+    return f"This machine is slower than the models' profile, or busy: {', '.join(late)}{follows}."
 
 
 def _of_plan(plan: Plan, cascade: Cascade, stage: Stage, gpu: str | None) -> Pace | None:
-    """None for slots of several GPU types: their seconds are those of no profile."""
+    """None where the plan does not follow the pace or nobody draws the stage.
+
+    None too for slots of several GPU types: their seconds are those of no profile.
+    """
     batch, measured_s = plan.batch(stage), plan.service_s(stage)
+    if plan.policy in UNPACED or not plan.workers(stage):
+        return None
     if batch <= 0 or measured_s <= 0 or plan.on(stage):
         return None
     # As it is planned: a type that was never profiled counts as the cascade's own.

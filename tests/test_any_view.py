@@ -51,10 +51,17 @@ def test_where_nothing_can_be_planned_all_is_light_and_the_reason_is_said(
 @pytest.mark.parametrize("name", ["quality", "random", "hybrid"])
 def test_where_no_slot_can_run_light_every_prompt_goes_straight_to_heavy(name: str) -> None:
     plan = policy_of(name)(view(1, fleet(3, HEAVY)))
-    assert "no slot can run light: every prompt is drawn heavy" in plan.why
+    assert "no slot can run light: heavy draws every new prompt" in plan.why
     assert (plan.policy, plan.light_workers, plan.heavy_workers, plan.heavy_direct) == (name, 0, 3, 1.0)
-    again = policy_of(name)(replace(view(1, fleet(3)), plan=plan))
-    assert again.light_workers >= 1, "as soon as one can"
+    for slots in (fleet(3), fleet(3, HEAVY) + fleet(1, LIGHT, "other")):
+        again = policy_of(name)(replace(view(1, slots), plan=replace(plan, staffed=view(1, slots).now)))
+        assert (again.light_workers >= 1, again.heavy_direct < 1) == (True, True), "as soon as one can, dwell or not"
+
+
+@pytest.mark.parametrize("name", ["quality", "random", "hybrid"])
+def test_a_plan_in_which_heavy_can_draw_nothing_in_time_does_not_say_that_it_does(name: str) -> None:
+    plan = policy_of(name, 1.0)(view(1, fleet(3, HEAVY)))
+    assert (plan.why, plan.heavy_workers, plan.heavy_direct) == ("no slot can run light", 0, 0.0)
 
 
 def test_queues_that_leave_no_time_do_not_make_diffserve_draw_one_by_one() -> None:

@@ -18,6 +18,7 @@ from shared.cascade import (
     hopeless,
     last_call_s,
     lets_go,
+    light_draws,
     light_wait_s,
     looks_weak,
     verdict,
@@ -165,7 +166,16 @@ LETTING_GO: list[tuple[str, Stage, bool, float, bool]] = [
     ("why", "stage", "has_light", "left_s", "goes"), LETTING_GO, ids=[row[0] for row in LETTING_GO]
 )
 def test_what_a_worker_lets_go(why: str, stage: Stage, has_light: bool, left_s: float, goes: bool) -> None:
-    assert lets_go(stage, has_light, 100.0 + left_s, 100.0, [1.0, 2.0], 0.5) is goes, why
+    assert lets_go(stage, has_light, 100.0 + left_s, 100.0, [1.0, 2.0], 0.5, a_plan()) is goes, why
+
+
+def test_nothing_leaves_heavy_for_light_while_the_plan_has_no_light_worker() -> None:
+    """What heavy can draw in time at all it draws: there is no other way out."""
+    alone = a_plan(light_workers=0, heavy_direct=1.0)
+    assert not lets_go("heavy", False, 102.1, 100.0, [1.0, 2.0], 0.5, alone)
+    assert lets_go("heavy", False, 100.9, 100.0, [1.0, 2.0], 0.5, alone)
+    assert light_draws(a_plan()) and light_draws(None), "it may come"
+    assert not light_draws(alone)
 
 
 LAST_CALLS = [

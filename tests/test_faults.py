@@ -204,11 +204,17 @@ def test_a_broken_model_ends_its_worker_and_a_sound_one_answers(broker: Broker, 
 
 
 def test_where_no_worker_draws_light_the_heavy_one_answers(broker: Broker) -> None:
-    settings = settings_for(broker, policy="quality")
+    """Also who has no time to spare. One that waited for light before stays there."""
+    # So wide a margin that light would have to take every prompt at once.
+    settings = settings_for(broker, policy="quality", margin_s=LONG_S)
+    publish(broker, "stood", allowance_s=LONG_S)
     door = Door(broker.plan)
     with service(settings, "keeper"), service(settings, "control"), worker(settings, "heavy", 0):
         until(lambda: (plan := broker.plan()) and plan.heavy_direct == 1.0, "every prompt is sent to heavy")
         until(lambda: door.route("", "p") == "heavy", "the door has heard of it")
         publish(broker, "p", "q", allowance_s=20.0, route=door.route("", "p"))
         until(lambda: len(ends(broker)) == 2, "both end", LONG_S)
-    assert set(ends(broker).values()) == {("heavy", "heavy")}
+        assert ends(broker) == dict.fromkeys("pq", ("heavy", "heavy"))
+        with worker(settings, "light", 1):
+            until(lambda: "stood" in ends(broker), "light is back")
+    assert ends(broker)["stood"][0] == "light"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -146,6 +147,10 @@ def test_readiness_says_what_is_missing(broker: Broker, client: httpx.Client) ->
     hire(broker)
     put_plan(broker, a_plan(assignment={"test:0": "light"}))
     assert client.get("/readyz").json() == {"ready": True, "missing": []}
+    put_plan(broker, a_plan(2, light_workers=0, heavy_direct=1.0, assignment={"test:0": "heavy"}))
+    assert client.get("/readyz").json()["missing"] == ["no heavy worker that is ready is in the plan"]
+    hire(broker, "heavy")
+    assert client.get("/readyz").status_code == 200, "no light worker is needed"
 
 
 def test_a_worker_that_is_not_in_the_plan_is_none() -> None:
@@ -153,6 +158,20 @@ def test_a_worker_that_is_not_in_the_plan_is_none() -> None:
     assert not lacking(a_plan(assignment={"a:0": "light"}), [about])
     assert lacking(a_plan(assignment={"a:0": "heavy"}), [about])
     assert "out of memory" in lacking(None, [about | {"ready": "0", "error": "out of memory"}])[1]
+
+
+@pytest.mark.parametrize("light_workers", [0, 1])
+def test_where_every_prompt_goes_straight_to_heavy_a_heavy_worker_is_enough(light_workers: int) -> None:
+    heavy = {"stage": "heavy", "ready": "1", "node": "a", "slot": "0"}
+    light = heavy | {"stage": "light", "slot": "1"}
+    slots = {"a:0": "heavy"} | ({"a:1": "light"} if light_workers else {})
+    plan = a_plan(light_workers=light_workers, assignment=slots, heavy_direct=1.0)
+    assert not lacking(plan, [heavy])
+    assert lacking(plan, [heavy | {"slot": "2"}]) == ["no heavy worker that is ready is in the plan"]
+    assert lacking(plan, [heavy | {"ready": "0"}]) == ["no heavy worker is ready"]
+    assert lacking(plan, [heavy | {"stage": "light"}]), "which waits beside it on the slot"
+    assert (not lacking(plan, [light])) is bool(light_workers), "which takes over at the last moment"
+    assert lacking(replace(plan, heavy_direct=0.9), [heavy]) == ["no light worker is ready"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])

@@ -102,6 +102,21 @@ def test_a_prompt_sent_straight_to_heavy_moves_to_light_at_the_last_moment(broke
     assert ends(broker) == {"p": ("light", "moved")}
 
 
+def test_while_the_plan_has_no_light_worker_nothing_moves_to_light(broker: Broker) -> None:
+    keeper = keeper_of(broker, margin_s=20.0)
+    publish(broker, allowance_s=LIGHT_S + 15.0, route="heavy")
+    put_plan(broker, a_plan(light_workers=0, heavy_direct=1.0))
+    keeper.step()
+    assert not hire(broker).take()
+    heavy = hire(broker, "heavy")
+    entry = heavy.one()
+    broker.hand_back("heavy", heavy.name, [entry])
+    put_plan(broker, a_plan(version=2))
+    keeper.step()
+    assert [entry.job.id for entry in hire(broker).take()] == ["p"], "light is back"
+    keeper.leave()
+
+
 def test_a_prompt_that_heavy_draws_is_neither_moved_nor_dropped_before_its_deadline(
     broker: Broker,
 ) -> None:

@@ -120,6 +120,18 @@ def test_a_prompt_sent_straight_to_heavy_is_drawn_light_at_the_last_moment() -> 
     assert all(outcome.on_time for outcome in found)
 
 
+def test_where_nobody_draws_light_heavy_draws_all_that_it_can_in_time() -> None:
+    alone = always(SDTURBO, light_workers=0, heavy_direct=1.0)
+    found = run(alone, every(0.0, 1), gpus=1, deadline_s=HEAVY_1_S + 0.1, margin_s=0.5).outcomes
+    assert [(outcome.end, outcome.on_time) for outcome in found] == [("heavy", True)], "with less than the margin left"
+    hopeful = always(SDTURBO, light_workers=0, heavy_direct=1.0, heavy_service_s=0.1)
+    late = run(hopeful, every(0.0, 2), gpus=1, deadline_s=2 * HEAVY_1_S + 0.1, margin_s=3.0)
+    assert [outcome.end for outcome in late.outcomes] == ["heavy", "heavy"], "light would have been asked at 0.54 s"
+    first, second = run(hopeful, every(0.0, 2), gpus=1, deadline_s=HEAVY_1_S + 1.0).outcomes
+    assert [(each.end, each.why) for each in (first, second)] == [("heavy", "heavy"), ("dropped", "deadline")]
+    assert second.finished == first.finished, "at once, for no one else can draw it"
+
+
 def test_what_light_cannot_draw_in_time_is_refused_and_nothing_is_late() -> None:
     found = summarise(run(always(SDTURBO, threshold=-1.0), every(0.01, 1000), gpus=2), SDTURBO)
     assert found["refused"] > 500

@@ -24,7 +24,8 @@ def quality(setup: Setup) -> Policy:
 
     Counts that changed stand for the dwell, unless the light stage can no longer carry the demand.
     The batches, the heavy share and the threshold follow every plan. Where no slot can run light, for want of its
-    weights or of its workers, every prompt goes straight to heavy: late or unanswered would be worse.
+    weights or of its workers, every new prompt goes straight to heavy: late or unanswered would be worse. Those that
+    wait for light by then stay there: a light worker that comes back draws them, else they are dropped when due.
     """
     heavy_alone = clipper_heavy(setup)
     loss = loss_points(setup.cascade.curve())
@@ -32,8 +33,8 @@ def quality(setup: Setup) -> Policy:
     def policy(view: View) -> Plan:
         cascade = as_seen(setup.cascade, view)
         case = case_of(cascade, view.slots, forecast(view.offered).planned, setup.deadline_s, loss, view.plan)
-        if case.heavy_slots and not case.light_slots:
-            return replace(heavy_alone(view), policy=NAME, why=f"{no_plan(case)}: every prompt is drawn heavy")
+        if not case.light_slots and (heavy := heavy_alone(view)).heavy_workers:
+            return replace(heavy, policy=NAME, why=f"{no_plan(case)}: heavy draws every new prompt")
         needed = setup.solver.solve(case)
         if needed is None:
             return draft(NAME, view, cascade, case, all_light(case, cascade), no_plan(case))

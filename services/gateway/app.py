@@ -17,6 +17,7 @@ from shared.config import Settings
 from shared.connection import CommandRefused, Unreachable
 from shared.observer import Observer
 from shared.plans import Plan
+from shared.schema import STAGES
 
 TITLE = "DiffServe cascade"
 ABOUT = "Text-to-image prompts through a cascade of a light and a heavy diffusion model, under a deadline."
@@ -64,7 +65,7 @@ async def healthz() -> dict[str, str]:
 
 
 async def readyz(request: Request) -> JSONResponse:
-    """Whether a prompt would be drawn: Redis answers, a plan is in force, a light worker is ready."""
+    """Whether a prompt would be drawn: Redis answers, a plan is in force, a worker of its first stage is ready."""
     desk: Desk = request.app.state.desk
     try:
         plan, workers = await desk.ask(_standing, desk)
@@ -82,11 +83,13 @@ def _standing(desk: Desk) -> tuple[Plan | None, list[dict[str, str]]]:
 def lacking(plan: Plan | None, workers: list[dict[str, str]]) -> list[str]:
     """What is still missing before a picture can be drawn, in words."""
     missing = [] if plan else ["no plan is in force: is control running?"]
-    able = [about for about in workers if about.get("stage") == "light" and about.get("ready") == "1"]
+    # Where every prompt goes straight to heavy, light is its way out.
+    stages = STAGES[::-1] if plan and plan.heavy_direct >= 1 else STAGES[:1]
+    able = [about for about in workers if about.get("stage") in stages and about.get("ready") == "1"]
     if not able:
         wrong = [about["error"] for about in workers if about.get("error")]
-        return [*missing, f"no light worker is ready{': ' + wrong[0] if wrong else ''}"]
-    drawing = {slot for slot, stage in plan.assignment.items() if stage == "light"} if plan else set()
-    if plan and not any(f"{about.get('node')}:{about.get('slot')}" in drawing for about in able):
-        missing.append("no light worker that is ready is in the plan")
+        return [*missing, f"no {stages[0]} worker is ready{': ' + wrong[0] if wrong else ''}"]
+    named = plan.assignment if plan else {}
+    if plan and not any(named.get(f"{about.get('node')}:{about.get('slot')}") == about["stage"] for about in able):
+        missing.append(f"no {stages[0]} worker that is ready is in the plan")
     return missing
