@@ -44,7 +44,7 @@ class Lease:
         self._about |= {"consumer": consumer, "process": identity()}
         self._entries: Sequence[Entry] = ()
         self._settling: Sequence[Entry] = ()
-        self._unwanted: frozenset[str] = frozenset()  # ids of entries in hand that are not ours any more
+        self._unwanted: frozenset[tuple[int, str]] = frozenset()  # places of entries in hand that are not ours any more
         self._holds_slot = False
         self._no_slot_before = 0.0
         self._rests = True
@@ -76,7 +76,7 @@ class Lease:
 
     def abandoned(self, entries: Sequence[Entry]) -> bool:
         """Whether nobody waits for any of these any more, as far as the last beat knew."""
-        return all(entry.entry_id in self._unwanted for entry in entries)
+        return all(entry.place in self._unwanted for entry in entries)
 
     def note_plan(self, version: int) -> None:
         """Remember the newest plan version seen; wakes the worker when it is another one."""
@@ -148,7 +148,7 @@ class Lease:
             self._broker.announce(self._stage, self.consumer, self._about)
         if holds and not renewal.holder:
             self.lose_slot()
-        self._note_lost([entry for entry in entries if entry.entry_id not in renewal.entries], entries)
+        self._note_lost([entry for entry in entries if entry.place not in renewal.entries], entries)
         return self._period_s
 
     def _note_lost(self, lost: Sequence[Entry], entries: Sequence[Entry]) -> None:
@@ -156,4 +156,4 @@ class Lease:
         if lost:
             awaited = self._broker.upgradable(self.consumer, [entry.job.id for entry in lost])
             if entries is self._entries:
-                self._unwanted = frozenset(entry.entry_id for entry in lost if entry.job.id not in awaited)
+                self._unwanted = frozenset(entry.place for entry in lost if entry.job.id not in awaited)

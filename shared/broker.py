@@ -15,7 +15,7 @@ from shared.admission import Admission, packed
 from shared.config import Settings
 from shared.connection import BLOCK_S, Argument, CommandRefused
 from shared.errors import MalformedEntry
-from shared.exchange import Broken, Claim, Hop, flatten
+from shared.exchange import PLACE, Broken, Claim, Hop, flatten, is_of
 from shared.letters import beside, id_or_none, left_of
 from shared.messages import Entry, Job, Wire
 from shared.pictures import open_pictures
@@ -155,11 +155,13 @@ class Broker(Admission):
         pipe = self.client.pipeline(transaction=False)
         for hop in drawn:
             place = hop.entry.entry_id
-            pipe.hmget(self.keys.prompt(hop.entry.job.id), ["state", "entry", "overtaken"])
+            pipe.hmget(self.keys.prompt(hop.entry.job.id), ["state", "overtaken", *PLACE])
             pipe.xpending_range(self.keys.streams[stage][hop.entry.priority], GROUP, place, place, 1, consumer)
         seen = pipe.execute(raise_on_error=False)
         ours = [
-            hop for hop, *about in zip(drawn, seen[::2], seen[1::2], strict=True) if _may_put(hop, consumer, *about)
+            hop
+            for hop, *about in zip(drawn, seen[::2], seen[1::2], strict=True)
+            if _may_put(hop, stage, consumer, *about)
         ]
         deadlines = {(hop.entry.job.id, stage): hop.entry.job.deadline for hop in ours if hop.end is None}
         now = self.now() if deadlines else 0.0
@@ -204,7 +206,8 @@ class Broker(Admission):
         prompt's nobody would end.
         """
         prompt_id = self._adopt_broken(stage, broken, allowance_s).job.id
-        if self._of_records([prompt_id], "entry")[prompt_id] != broken.entry_id:
+        record = cast(list["bytes | None"], self.client.hmget(self.keys.prompt(prompt_id), PLACE))
+        if not is_of(record, stage, broken):
             return False
         self._hand_back(stage, consumer, kept_for(major), RETRY_MS, [broken])
         return True
@@ -277,14 +280,15 @@ class Broker(Admission):
         return bool(reply == 1)
 
 
-def _may_put(hop: Hop, consumer: str, record: Any, pending: Any) -> bool:
+def _may_put(hop: Hop, stage: Stage, consumer: str, record: Any, pending: Any) -> bool:
     """Whether a hop's picture is wanted: its prompt is still the consumer's, or was overtaken in its hands.
 
     What cannot be asked counts as a yes: the hop itself asks again.
     """
     if isinstance(record, CommandRefused) or isinstance(pending, CommandRefused):
         return True
-    state, entry, overtaken = ((each or b"").decode(errors="replace") for each in record)
+    state, overtaken = ((each or b"").decode(errors="replace") for each in record[:2])
+    same = is_of(record[2:], stage, hop.entry)
     if pending:
-        return not state or (state == "open" and entry == hop.entry.entry_id)
-    return entry == hop.entry.entry_id and overtaken == consumer
+        return not state or (state == "open" and same)
+    return same and overtaken == consumer

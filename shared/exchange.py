@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from shared.errors import MalformedEntry
 from shared.messages import End, Entry, Job, Wire
-from shared.schema import Stage
+from shared.schema import CLASSES, STAGES, Stage
+
+PLACE: Final = ("entry", "stage", "class")  # fields of a prompt's record
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,15 @@ class Renewal:
     alive: bool
     holder: bool
     plan_version: int
-    entries: frozenset[str]
+    entries: frozenset[tuple[int, str]]  # places
+
+
+def is_of(record: Sequence[bytes | None], stage: Stage, entry: Entry | Broken) -> bool:
+    """Whether a record's PLACE is where this entry of a stage sits: `is_of` in common.lua."""
+    known, known_stage, known_class = ((each or b"").decode(errors="replace") for each in record)
+    elsewhere = known_stage in STAGES and known_stage != stage
+    elsewhere |= known_class in map(str, CLASSES) and known_class != str(entry.priority)
+    return known == entry.entry_id and not elsewhere
 
 
 def flatten(fields: Wire) -> list[str | bytes]:

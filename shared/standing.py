@@ -56,7 +56,9 @@ class Standing(Connection):
         alive, holder, version, *still = self.run(
             "renew", keys, [consumer, consumer if holds else "", self._lease_ms, *pairs]
         )
-        ours = frozenset(entry.decode() for entry in still)
+        ours = frozenset(
+            (int(priority), entry.decode()) for priority, entry in zip(still[::2], still[1::2], strict=True)
+        )
         return Renewal(bool(alive), bool(holder), integer_or(version, UNREADABLE), ours)
 
     def retire(self, stage: Stage, consumer: str) -> None:

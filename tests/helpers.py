@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from shared.broker import Broker
@@ -17,6 +18,7 @@ from shared.plans import Plan, View
 from shared.schema import GROUP, STAGES, Stage
 
 ALLOWANCE_S = 30.0
+Place = tuple[Stage, int, str]  # stage, class and id of an entry; its id alone may be another's too
 QUICK: Sequence[float] = tuple(0.001 * size for size in range(1, 65))
 logger = logging.getLogger("test")
 
@@ -79,6 +81,9 @@ class Hand:
     def take(self, batch: int = 1) -> list[Entry]:
         return list(self.claim(batch).entries)
 
+    def place(self, entry: Entry) -> Place:
+        return self.stage, *entry.place
+
     def one(self) -> Entry:
         (entry,) = self.take()
         return entry
@@ -135,14 +140,28 @@ def events(broker: Broker) -> list[dict[bytes, bytes]]:
     return [fields for _, fields in Observer(broker).rows(broker.keys.events, "0", 1000)]
 
 
-def holders(broker: Broker) -> dict[str, str]:
-    """Entry id -> the consumer it is pending for, over all streams."""
-    found: dict[str, str] = {}
+def holders(broker: Broker) -> dict[Place, str]:
+    """Stage, class and id of an entry -> the consumer it is pending for, over all streams."""
+    found: dict[Place, str] = {}
     for stage in STAGES:
-        for stream in broker.keys.streams[stage]:
+        for priority, stream in enumerate(broker.keys.streams[stage]):
             rows: Any = broker.client.xpending_range(stream, GROUP, "-", "+", 1000)
-            found |= {row["message_id"].decode(): row["consumer"].decode() for row in rows}
+            found |= {(stage, priority, row["message_id"].decode()): row["consumer"].decode() for row in rows}
     return found
+
+
+def count_alike(broker: Broker) -> None:
+    """From now on every stream gives the same ids, as several may within a millisecond; their time is far ahead."""
+    for stream in chain(*broker.keys.streams.values()):
+        ahead = broker.client.xadd(stream, {"gone": "1"}, id="9999999999999-1")
+        broker.client.xdel(stream, ahead)
+
+
+def by_hand_alike(broker: Broker, entry: Entry, stage: Stage, priority: int) -> None:
+    """Write an entry by hand with an entry's id and that prompt's, in another stream."""
+    job = entry.job
+    fields = {"id": job.id, "prompt": "another", "published": f"{job.published}", "deadline": f"{job.deadline}"}
+    broker.client.xadd(broker.keys.streams[stage][priority], fields, id=entry.entry_id)  # type: ignore[arg-type]
 
 
 def by_hand(broker: Broker, fields: dict[Any, Any], stage: Stage = "light", priority: int = 1) -> str:

@@ -222,7 +222,7 @@ def test_a_cancelled_prompt_ends_at_once_wherever_it_is_and_its_result_is_void(b
     assert ends(broker) == {"p": ("cancelled", "asked")}
     assert events(broker)[-1][b"end"] == b"cancelled"
     if "running" in where:
-        assert hand.beat(*held).entries == {entry.entry_id for entry in held if entry.job.id != "p"}
+        assert hand.beat(*held).entries == {entry.place for entry in held if entry.job.id != "p"}
         assert hand.end(held[0]) == 0
         assert not broker.client.exists(broker.keys.image("p", hand.stage))
     assert (broker.cancel("p").done, broker.cancel("p").state) == (False, "cancelled")

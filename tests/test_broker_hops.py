@@ -192,7 +192,7 @@ def test_an_error_inside_a_settlement_leaves_the_prompt_where_it_was(broker: Bro
     before = totals(broker)
     with spoilt(broker, key_of(broker, name)), pytest.raises(CommandRefused, match="WRONGTYPE"):
         light.end(entry, "failed", "broken")
-    assert holders(broker) == {entry.entry_id: light.name}
+    assert holders(broker) == {light.place(entry): light.name}
     assert (ends(broker), totals(broker), events(broker)) == ({}, before, [])
     assert broker.client.xlen(broker.keys.dead) == 0
     assert broker.client.zcard(broker.keys.due) == 1
@@ -210,7 +210,7 @@ def test_an_error_inside_an_escalation_leaves_the_prompt_where_it_was(broker: Br
     before = totals(broker)
     with spoilt(broker, key_of(broker, name)), pytest.raises(CommandRefused, match="WRONGTYPE"):
         light.escalate(entry)
-    assert holders(broker) == {entry.entry_id: light.name}
+    assert holders(broker) == {light.place(entry): light.name}
     assert (totals(broker), events(broker), heavy.take()) == (before, [], [])
     assert broker.client.hget(broker.keys.prompt("p"), "stage") == b"light"
     broker.hand_back_all("light", light.name)
@@ -250,7 +250,7 @@ def test_an_error_of_one_hop_does_not_keep_its_mates(broker: Broker) -> None:
     with spoilt(broker, broker.keys.prompt("p")), pytest.raises(CommandRefused):
         broker.commit("light", light.name, hops)
     assert ends(broker) == {"q": ("light", "confident")}
-    assert holders(broker) == {first.entry_id: light.name}
+    assert holders(broker) == {light.place(first): light.name}
     assert light.end(first) == 1
 
 

@@ -9,16 +9,31 @@ from contextlib import contextmanager
 import pytest
 
 from shared.broker import Broker
+from shared.errors import MalformedEntry
+from shared.exchange import Broken, Publication
+from shared.messages import Entry
 from shared.observer import Observer
-from shared.schema import GROUP, MEMORY_LOOK_MS, SUSPECT
-from tests.helpers import ends, hire, holders, publish, totals
+from shared.schema import GROUP, MEMORY_LOOK_MS, SUSPECT, Stage
+from tests.helpers import (
+    ALLOWANCE_S,
+    Hand,
+    by_hand_alike,
+    count_alike,
+    ends,
+    hire,
+    holders,
+    job,
+    outcomes,
+    publish,
+    totals,
+)
 
 
 def test_a_paused_worker_cannot_take_its_entry_back(broker: Broker) -> None:
     publish(broker)
     paused, other = hire(broker), hire(broker)
     entry = paused.one()
-    assert paused.beat(entry).entries == {entry.entry_id}
+    assert paused.beat(entry).entries == {entry.place}
     paused.die()
     assert broker.reclaim() == 1
     renewal = paused.beat(entry)
@@ -27,7 +42,7 @@ def test_a_paused_worker_cannot_take_its_entry_back(broker: Broker) -> None:
     assert again.entry_id == entry.entry_id
     assert paused.beat(entry).entries == frozenset()
     assert not paused.claim().holder
-    assert holders(broker) == {entry.entry_id: other.name}
+    assert holders(broker) == {other.place(entry): other.name}
     assert [paused.end(entry), paused.escalate(entry), broker.hand_back("light", paused.name, [entry])] == [0, 0, 0]
     assert not ends(broker)
     assert other.end(again) == 1
@@ -42,7 +57,19 @@ def test_a_beat_returns_only_what_is_still_ours(broker: Broker) -> None:
     first, second, third = light.take(3)
     light.end(first)
     broker.hand_back("light", light.name, [second])
-    assert light.beat(first, second, third).entries == {third.entry_id}
+    assert light.beat(first, second, third).entries == {third.place}
+
+
+def test_a_beat_tells_entries_of_two_classes_apart_that_have_one_id(broker: Broker) -> None:
+    count_alike(broker)
+    broker.publish([Publication(job("a", priority=0), ALLOWANCE_S), Publication(job("b", priority=1), ALLOWANCE_S)])
+    light = hire(broker)
+    first, second = light.take(2)
+    assert first.entry_id == second.entry_id
+    assert holders(broker) == {light.place(first): light.name, light.place(second): light.name}
+    assert broker.cancel("a").done
+    assert light.beat(first, second).entries == {second.place}
+    assert light.end(second) == 1
 
 
 def test_reclaim_moves_only_what_the_dead_held_and_it_is_claimed_alone(broker: Broker) -> None:
@@ -53,7 +80,7 @@ def test_reclaim_moves_only_what_the_dead_held_and_it_is_claimed_alone(broker: B
     dead.die()
     assert broker.reclaim() == 2
     assert broker.reclaim() == 0
-    expected = {entry.entry_id: SUSPECT for entry in lost} | {kept[0].entry_id: alive.name}
+    expected = {dead.place(entry): SUSPECT for entry in lost} | {alive.place(kept[0]): alive.name}
     assert holders(broker) == expected
     assert totals(broker)["reclaimed"] == 2
     assert [[entry.job.id for entry in alive.take(4)] for _ in range(3)] == [["a"], ["b"], ["d"]]
@@ -148,9 +175,7 @@ def test_the_keeper_ends_nothing_that_moved_on_or_has_ended(broker: Broker) -> N
 
 
 def test_an_entry_is_known_by_its_stage_too_where_both_streams_give_the_same_id(broker: Broker) -> None:
-    for stage in ("light", "heavy"):
-        ahead = broker.client.xadd(broker.keys.streams[stage][1], {"gone": "1"}, id="9999999999999-1")
-        broker.client.xdel(broker.keys.streams[stage][1], ahead)
+    count_alike(broker)
     publish(broker, "moved")
     light = hire(broker)
     (entry,) = light.take(1)
@@ -160,6 +185,70 @@ def test_an_entry_is_known_by_its_stage_too_where_both_streams_give_the_same_id(
     assert not broker.overtake("moved", "light", 1, entry.entry_id, "light", "deadline")
     assert broker.overtake("moved", "heavy", 1, entry.entry_id, "light", "deadline")
     assert ends(broker) == {"moved": ("light", "deadline")}
+
+
+ELSEWHERE: list[tuple[Stage, int]] = [("light", 0), ("heavy", 1)]  # prompts are published into light's class 1
+
+
+def taken_alike(broker: Broker, stage: Stage, priority: int) -> tuple[Hand, Entry]:
+    """A worker with an entry by hand in its hands that has the id of another prompt's entry, and of that prompt."""
+    publish(broker)
+    publisher = hire(broker)
+    entry = publisher.one()
+    by_hand_alike(broker, entry, stage, priority)
+    broker.hand_back("light", publisher.name, [entry])
+    hand = hire(broker, stage)
+    return hand, hand.one()
+
+
+@pytest.mark.parametrize(("stage", "priority"), ELSEWHERE)
+def test_what_has_the_id_of_a_prompts_entry_in_another_stream_settles_nothing(
+    broker: Broker, stage: Stage, priority: int
+) -> None:
+    hand, alike = taken_alike(broker, stage, priority)
+    assert not broker.overtake("p", stage, priority, alike.entry_id, "dropped", "deadline")
+    assert stage == "light" or not broker.move_to_light("p", priority, alike.entry_id, holder=hand.name)
+    assert hand.end(alike) == 0
+    assert not ends(broker)
+    light = hire(broker)
+    assert light.escalate(light.one()) == 1
+    heavy = hire(broker, "heavy")
+    assert heavy.end(heavy.one()) == 1
+    assert [(each.end, each.prompt) for each in outcomes(broker)] == [("heavy", "a cat")]
+    assert not holders(broker)
+
+
+@pytest.mark.parametrize(("stage", "priority"), ELSEWHERE)
+def test_who_dies_of_it_charges_that_prompt_with_no_death(broker: Broker, stage: Stage, priority: int) -> None:
+    hand, _ = taken_alike(broker, stage, priority)
+    hand.die()
+    assert broker.reclaim() == 1
+    assert not broker.client.hexists(broker.keys.prompt("p"), "attempts")
+    broker.client.delete(broker.keys.streams[stage][priority])
+
+
+@pytest.mark.parametrize(("stage", "priority"), ELSEWHERE)
+def test_it_waits_for_no_newer_worker_for_nobody_would_end_it(broker: Broker, stage: Stage, priority: int) -> None:
+    hand, alike = taken_alike(broker, stage, priority)
+    broken = Broken(priority, alike.entry_id, MalformedEntry("newer", {b"id": b"p"}))
+    assert not broker.keep_for(stage, hand.name, broken, 2, 9.0)
+    broker.fail(stage, hand.name, broken, 9.0)
+    assert not ends(broker)
+    own = hire(broker)
+    kept = Broken(1, own.one().entry_id, broken.error)
+    assert broker.keep_for("light", own.name, kept, 2, 9.0), "the prompt's own entry does"
+
+
+@pytest.mark.parametrize("class_", ["", "seven"])
+def test_a_record_that_does_not_tell_its_place_is_settled_by_its_entry(broker: Broker, class_: str) -> None:
+    publish(broker)
+    record = broker.keys.prompt("p")
+    broker.client.hdel(record, "stage", "class")
+    if class_:
+        broker.client.hset(record, mapping={"stage": "middle", "class": class_})
+    light = hire(broker)
+    assert light.end(light.one()) == 1
+    assert ends(broker) == {"p": ("light", "confident")}
 
 
 DOOR_LOOKS_S = MEMORY_LOOK_MS / 1000 + 0.05  # the door knows of a new limit by then

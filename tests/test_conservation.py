@@ -27,7 +27,7 @@ from shared.exchange import OpenPrompt
 from shared.messages import End, Entry
 from shared.observer import Observer
 from shared.schema import RETURNED, SUSPECT, Stage
-from tests.helpers import Hand, a_plan, assert_conserved, ends, hire, holders, publish, put_plan
+from tests.helpers import Hand, Place, a_plan, assert_conserved, ends, hire, holders, publish, put_plan
 
 IDS = [f"p{number}" for number in range(10)]
 LIGHT_S = 4.0  # as the plan has it: with a few prompts in the queue, the door refuses and displaces
@@ -82,16 +82,27 @@ class Machine(RuleBasedStateMachine):
             assert ends(self._broker)[each] == ("dropped", "displaced")
             assert before[each].priority > priority, "only by a higher class"
             assert before[each].stage == "light"
-            assert held.get(before[each].entry_id, RETURNED) in (RETURNED, SUSPECT), "never out of a worker's hands"
+            assert held.get(place_of(before[each]), RETURNED) in (RETURNED, SUSPECT), "never out of a worker's hands"
         assert len(displaced) <= (receipt.status == "published"), "one in, at most one out"
         Machine.seen.update([receipt.status, "displaced"][: 1 + len(displaced)])
+
+    @rule()
+    def publish_before_one_that_is_only_just_in_time(self) -> None:
+        late_s = publish(self._broker, "low", priority=2, allowance_s=LIGHT_S).retry_after_s
+        if late_s:
+            publish(self._broker, "low", priority=2, allowance_s=LIGHT_S + late_s + 1.0)
+        self.publish("high", "cascade", 0, allowance_s=100.0)
+        assert ends(self._broker)["low"] == ("dropped", "displaced"), "one place further back it is late"
 
     def _open(self) -> dict[str, OpenPrompt]:
         return {prompt.id: prompt for prompt in Observer(self._broker).open_prompts(1e12)}
 
-    @rule(prompt_id=st.sampled_from(IDS))
-    def cancel(self, prompt_id: str) -> None:
-        was_open = prompt_id in self._open()
+    @rule(prompt_id=st.sampled_from(IDS), pick=PICK, some_open_one=st.booleans())
+    def cancel(self, prompt_id: str, pick: int, some_open_one: bool) -> None:
+        now_open = list(self._open())
+        if some_open_one and now_open:
+            prompt_id = now_open[pick % len(now_open)]
+        was_open = prompt_id in now_open
         done = self._broker.cancel(prompt_id)
         assert done.done is was_open
         ended = ends(self._broker).get(prompt_id)
@@ -117,7 +128,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(hand=hands)
     def renew(self, hand: Hand) -> None:
-        mine = {entry_id for entry_id, name in holders(self._broker).items() if name == hand.name}
+        mine = {
+            (priority, entry_id) for (_, priority, entry_id), name in holders(self._broker).items() if name == hand.name
+        }
         renewal = hand.beat()
         assert renewal.entries <= mine
         if renewal.alive:
@@ -174,21 +187,21 @@ class Machine(RuleBasedStateMachine):
         claimed = self.claim(hand, 3)
         if silent:
             self.kill_or_silence(hand, dead=False)
-        held = {entry_id for entry_id, name in holders(self._broker).items() if name == hand.name}
+        held = {place for place, name in holders(self._broker).items() if name == hand.name}
         for prompt in self._open().values():
-            if prompt.entry_id in held and not prompt.has_light:
+            if place_of(prompt) in held and not prompt.has_light:
                 self._move_from_the_silent(prompt)
         return claimed
 
     def _move_from_the_silent(self, prompt: OpenPrompt) -> None:
-        holder = holders(self._broker).get(prompt.entry_id, RETURNED)
+        holder = holders(self._broker).get(place_of(prompt), RETURNED)
         free = holder in {RETURNED, SUSPECT, *self._silent}
         place = prompt.id, prompt.priority, prompt.entry_id
         assert self._broker.move_to_light(*place, silent_s=SILENT * LEASE_S) is free, "from no live worker"
         Machine.seen["moved from the silent" if free else "left to the living"] += holder not in (RETURNED, SUSPECT)
 
     def _if_ours(self, hand: Hand, entry: Entry, act: Callable[[], int]) -> None:
-        ours = holders(self._broker).get(entry.entry_id) == hand.name
+        ours = holders(self._broker).get(hand.place(entry)) == hand.name
         assert (act() == 1) is ours, "exactly the owner acts"
 
     @invariant()
@@ -205,13 +218,17 @@ class Machine(RuleBasedStateMachine):
         assert sum(int(client.xlen(stream)) for stream in streams) == client.zcard(keys.due)
 
 
+def place_of(prompt: OpenPrompt) -> Place:
+    return prompt.stage, prompt.priority, prompt.entry_id
+
+
 def test_offered_equals_refused_plus_ends_plus_open_whatever_happens(server: EmbeddedRedis) -> None:
     Machine.server_url = server.url
     Machine.seen.clear()
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=32,
+            max_examples=40,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

@@ -128,7 +128,7 @@ def test_a_worker_paused_for_three_leases_is_fenced_out_and_goes_on_afterwards(b
         time.sleep(max(0.0, 3 * settings.lease_s - (time.monotonic() - began)))
         paused.send_signal(signal.SIGCONT)
         time.sleep(2.0)  # it finishes the batch, and is refused
-        assert holders(broker) == {entry.entry_id: other.name}
+        assert holders(broker) == {other.place(entry): other.name}
         assert not ends(broker)
         assert other.end(entry, why="elsewhere") == 1
         until(lambda: standing(Observer(broker), paused.pid), "it stands again, with a fresh lease")

@@ -14,7 +14,8 @@ from shared.embedded import EmbeddedRedis
 from shared.exchange import Hop
 from shared.messages import Entry
 from shared.observer import Observer
-from tests.helpers import Hand, by_hand, ends, hire, publish
+from shared.schema import Stage
+from tests.helpers import Hand, by_hand, by_hand_alike, ends, hire, publish
 
 
 @pytest.fixture(params=["second", "folder"])
@@ -58,6 +59,37 @@ def test_an_entry_that_took_the_id_of_another_prompt_leaves_no_picture_in_its_pl
     assert end_with(light, first, b"the answer") == 1
     assert end_with(light, second, b"another") == 0
     assert Observer(keeping).image("p", "light") == b"the answer"
+
+
+@pytest.mark.parametrize(("stage", "priority"), [("light", 0), ("heavy", 1)])
+def test_nor_does_one_in_another_stream_that_has_its_entrys_id_too(
+    keeping: Broker, stage: Stage, priority: int
+) -> None:
+    publish(keeping)
+    light = hire(keeping)
+    entry = light.one()
+    by_hand_alike(keeping, entry, stage, priority)
+    hand = hire(keeping, stage)
+    alike = hand.one()
+    assert end_with(hand, alike, b"another") == 0
+    assert Observer(keeping).image("p", stage) is None
+    assert end_with(light, entry, b"the answer") == 1
+    assert ends(keeping) == {"p": ("light", "confident")}
+
+
+@pytest.mark.parametrize("priority", [0, 2])
+def test_nor_an_upgrade_where_the_keeper_answered_before_its_owner(keeping: Broker, priority: int) -> None:
+    publish(keeping, route="heavy")
+    heavy = hire(keeping, "heavy")
+    entry = heavy.one()
+    by_hand_alike(keeping, entry, "heavy", priority)
+    alike = heavy.one()
+    keeping.hand_back("heavy", heavy.name, [alike])
+    assert keeping.overtake("p", "heavy", 1, entry.entry_id, "dropped", "deadline")
+    assert end_with(heavy, alike, b"another") == 0
+    assert Observer(keeping).image("p", "heavy") is None
+    assert end_with(heavy, entry, b"better") == 2
+    assert Observer(keeping).image("p", "heavy") == b"better"
 
 
 def test_what_is_ours_is_kept_whether_published_overtaken_or_written_by_hand(keeping: Broker) -> None:

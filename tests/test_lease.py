@@ -11,8 +11,9 @@ import pytest
 from services.lease import Lease
 from shared.broker import Broker
 from shared.embedded import EmbeddedRedis
+from shared.exchange import Publication
 from tests.conftest import fresh_deployment
-from tests.helpers import logger
+from tests.helpers import ALLOWANCE_S, Hand, count_alike, job, logger
 from tests.processes import until
 
 pytestmark = pytest.mark.live
@@ -57,4 +58,21 @@ def test_a_new_plan_is_heard_of_by_a_worker_that_waits_for_one(here: Broker) -> 
     here.client.hset(here.keys.plan, "version", "7")
     until(lease.changed.is_set, "it hears of the plan")
     assert lease.plan_version == 7
+    lease.end(here)
+
+
+def test_of_two_prompts_whose_entries_have_one_id_the_cancelled_one_is_abandoned(here: Broker) -> None:
+    lease = Lease(here.settings.model_copy(update={"lease_s": LEASE_S}), "light", "n-0-light-1", "played", logger)
+    lease.start()
+    assert lease.take_slot(here)
+    count_alike(here)
+    here.publish([Publication(job("a", priority=0), ALLOWANCE_S), Publication(job("b", priority=1), ALLOWANCE_S)])
+    held = Hand(here, "light", lease.consumer, lease.slot_key).take(2)
+    first, second = held
+    assert first.entry_id == second.entry_id
+    lease.carry(held)
+    assert here.cancel("a").done
+    until(lambda: lease.abandoned([first]), "the lease hears that nobody waits for it")
+    assert not lease.abandoned([second])
+    assert not lease.abandoned(held), "the batch is drawn for the other"
     lease.end(here)

@@ -212,7 +212,7 @@ def test_where_pictures_cannot_be_put_the_prompt_stays_in_hand(oldest_server: Em
         entry = light.one()
         with pytest.raises(Unreachable):
             light.end(entry)
-        assert light.beat(entry).entries == {entry.entry_id}
+        assert light.beat(entry).entries == {entry.place}
         assert not ends(broker)
         broker.client.flushdb()
         broker.close()

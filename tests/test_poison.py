@@ -155,7 +155,7 @@ def test_burying_an_incarnation_harms_no_other(broker: Broker) -> None:
     held = successor.one()
     assert broker.bury("light", dead.name, dead.slot_key) == 1
     beat = successor.beat(held)
-    assert (beat.alive, beat.holder, beat.entries) == (True, True, frozenset({held.entry_id}))
+    assert (beat.alive, beat.holder, beat.entries) == (True, True, frozenset({held.place}))
     assert successor.end(held) == 1
 
 

@@ -92,7 +92,7 @@ def test_a_slot_that_moves_takes_its_deployment_along(nodes: Cluster) -> None:
     nodes.move(slot, target)
     with pytest.raises(Unreachable, match="MOVED"):  # what every loop of a service waits over
         light.beat(entry)
-    assert light.beat(entry).entries == {entry.entry_id}
+    assert light.beat(entry).entries == {entry.place}
     assert light.end(entry) == 1
     assert light.end(light.one()) == 1
     assert ends(broker) == {"first": ("light", "confident"), "second": ("light", "confident")}

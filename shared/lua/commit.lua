@@ -60,13 +60,14 @@ local WITHOUT_LIGHT = {deadline = {'dropped', 'deadline'}, heavy_failed = {'fail
 local function commit(hop, record, image)
   local class, entry, id, how, why, picture, gpu_s, score, fields, letter = unpack(hop)
   class = class + 1
-  local known = redis.call('HMGET', record, 'state', 'entry', 'overtaken', 'deadline', 'light')
+  local known = redis.call('HMGET', record, 'state', 'entry', 'overtaken', 'deadline', 'light', 'stage', 'class')
+  local same = is_of(KEYS[class], entry, known[2], known[6], known[7])
   if not held[class .. entry] then
-    if known[2] ~= entry or known[3] ~= consumer then return 0 end
+    if not same or known[3] ~= consumer then return 0 end
     return upgrade(record, image, id, how, picture, gpu_s)
   end
   if not known[1] then return -1 end
-  local stale = known[1] ~= 'open' or known[2] ~= entry
+  local stale = known[1] ~= 'open' or not same
   if stale and why == 'malformed' then -- it took the id of another prompt, which is none the worse for it
     lament(KEYS[10], outcome_of(fields, how, why, now), letter)
   elseif not stale then

@@ -73,6 +73,15 @@ local function stamped(fields, known)
   return fields
 end
 
+-- Whether a record is of a stream's entry, by the entry, stage and class that it tells: within a millisecond several
+-- streams may give one id. A stage or class that is missing, or is none, says nothing against it.
+local function is_of(stream, entry, known, stage, class)
+  if known ~= entry then return false end
+  local own_stage, own_class = string.match(stream, ':stage:(%a+):(%d)$')
+  if (stage == 'light' or stage == 'heavy') and stage ~= own_stage then return false end
+  return class == own_class or not string.match(class or '', '^[012]$')
+end
+
 local function stage_of(stream) return string.match(stream, ':stage:(%a+):') or '' end
 
 -- Keeps a picture (`whose`: '<stage> <id>') and enters it in the accounts; returns the bytes by which these grew.

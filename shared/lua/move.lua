@@ -4,8 +4,8 @@
 -- ARGV  1 entry  2 id  3 a worker that it may be taken from  4 only where that one's lease has less than so many ms left
 -- reply 1 done, 0 it moved on meanwhile, or the name of the worker that draws it
 local entry = ARGV[1]
-local record = redis.call('HMGET', KEYS[2], 'state', 'entry', 'published', 'deadline')
-if record[1] ~= 'open' or record[2] ~= entry then return 0 end
+local record = redis.call('HMGET', KEYS[2], 'state', 'entry', 'published', 'deadline', 'stage', 'class')
+if record[1] ~= 'open' or not is_of(KEYS[1], entry, record[2], record[5], record[6]) then return 0 end
 local holder = owner(KEYS[1], entry)
 if not waits(holder) then
   if holder ~= ARGV[3] or (ARGV[4] and redis.call('PTTL', KEYS[5]) >= tonumber(ARGV[4])) then return holder end

@@ -3,10 +3,9 @@
 -- ARGV  1 entry  2 id  3 end  4 why  5 ttl_ms  6 done_keep_s  7 '1': only one that waits
 -- reply 1 done, 0 it moved on meanwhile, or is being drawn and must wait for that
 local entry, id = ARGV[1], ARGV[2]
-local record = redis.call('HMGET', KEYS[2], 'state', 'entry', 'published', 'deadline', 'stage')
+local record = redis.call('HMGET', KEYS[2], 'state', 'entry', 'published', 'deadline', 'stage', 'class')
 if record[1] ~= 'open' then redis.call('ZREM', KEYS[3], id) return 0 end
--- In one millisecond two stages' streams may give the same id.
-if record[2] ~= entry or record[5] ~= stage_of(KEYS[1]) then return 0 end
+if not is_of(KEYS[1], entry, record[2], record[5], record[6]) then return 0 end
 expect({[KEYS[1]] = 'stream', [KEYS[3]] = 'zset', [KEYS[4]] = 'stream', [KEYS[5]] = 'stream', [KEYS[6]] = 'stream',
   [KEYS[7]] = 'hash'})
 local holder = owner(KEYS[1], entry)

@@ -57,17 +57,17 @@ local function adopted(stream, class, entry, id, record, known)
   redis.call('ZADD', KEYS[5], deadline, id)
   redis.call('HINCRBY', KEYS[9], 'offered', 1)
   redis.call('HINCRBY', KEYS[9], 'published', 1)
-  return {'open', entry, fields.published, fields.deadline, false}
+  return {'open', entry, fields.published, fields.deadline, false, stage, tostring(class)}
 end
 
 local count = 0
 for i = 7, #ARGV, 3 do
   local class, entry, id, record = tonumber(ARGV[i]) + 1, ARGV[i + 1], ARGV[i + 2], KEYS[12 + (i - 7) / 3]
   if held[class .. entry] then
-    local known = redis.call('HMGET', record, 'state', 'entry', 'published', 'deadline', 'light')
+    local known = redis.call('HMGET', record, 'state', 'entry', 'published', 'deadline', 'light', 'stage', 'class')
     if not known[1] then known = adopted(KEYS[class], class - 1, entry, id, record, known) end
     local attempts = 0
-    if batch == 1 and known[1] == 'open' and known[2] == entry then
+    if batch == 1 and known[1] == 'open' and is_of(KEYS[class], entry, known[2], known[6], known[7]) then
       attempts = redis.call('HINCRBY', record, 'attempts', 1)
     end
     if attempts >= DEATHS then finish_off(KEYS[class], entry, id, record, known, attempts)
