@@ -8,7 +8,6 @@ the score. `models/tiny_training/pairs.py` says on what it was trained.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.discriminator.scoring import finite
 from models.libraries import WEIGHTS_WRONG
 from shared.errors import ModelError
 
@@ -136,9 +136,7 @@ class CaptionDiscriminator:
             pictures = functional.interpolate(pictures, size, mode="bilinear", antialias=True)
         logits = self._network(pictures * 2 - 1, self._tokenise(prompts).to(self._device))
         scores: list[float] = torch.sigmoid(self._scale * logits + self._shift).tolist()
-        if not all(math.isfinite(score) for score in scores):
-            raise ModelError("the discriminator's score is not finite")
-        return scores
+        return finite(scores, "the discriminator's")
 
 
 def open_scorer(folder: Path, device: torch.device) -> Callable[[Tensor, Sequence[str]], list[float]]:

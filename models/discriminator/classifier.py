@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.discriminator.efficientnet_v2 import MODEL_TYPE, EfficientNetV2S
-from models.discriminator.folder import CONFIG, MEAN, SPREAD, TEMPERATURE, WEIGHTS, number, read_config, triple
+from models.discriminator.folder import CONFIG, TEMPERATURE, WEIGHTS, number, read_config
+from models.discriminator.scoring import Preparing, finite
 from models.libraries import WEIGHTS_WRONG, classifier_from
 from shared.errors import ModelError
 
@@ -41,9 +41,7 @@ class Discriminator:
         self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._real = int(config["label2id"][REAL])
         self._side = int(number(config, "image_size", 0, folder))
-        self._mean, self._spread = (
-            torch.tensor(triple(config, name, HALF, folder), device=device).view(3, 1, 1) for name in (MEAN, SPREAD)
-        )
+        self._preparing = Preparing(config, folder, device, HALF, HALF)
         self._temperature = number(config, TEMPERATURE, 1.0, folder)
 
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> list[float]:  # noqa: ARG002 (it sees no prompt)
@@ -57,14 +55,12 @@ class Discriminator:
             for first in range(0, len(pictures), AT_ONCE)
             for score in (self._margins(pictures[first : first + AT_ONCE]) / self._temperature).sigmoid().tolist()
         ]
-        if not all(math.isfinite(score) for score in scores):
-            raise ModelError("the discriminator's score is not finite")
-        return scores
+        return finite(scores, "the discriminator's")
 
     @torch.inference_mode()
     def _margins(self, pictures: Tensor) -> Tensor:
         """How far the logit of `real` stands above those of the other labels together."""
-        prepared = (shrunk(pictures.to(self._device), self._side) - self._mean) / self._spread
+        prepared = self._preparing(shrunk(pictures.to(self._device), self._side))
         logits = logits_of(self._network(prepared.contiguous(memory_format=torch.channels_last)))
         others = [label for label in range(logits.shape[1]) if label != self._real]
         return logits[:, self._real] - logits[:, others].logsumexp(dim=-1)

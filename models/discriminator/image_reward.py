@@ -36,8 +36,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.discriminator.classifier import AT_ONCE
-from models.discriminator.folder import WEIGHTS, number, read_config
-from models.discriminator.similarity import Preparing, middle_square
+from models.discriminator.folder import WEIGHTS, read_config
+from models.discriminator.scoring import Logistic, Preparing, finite
+from models.discriminator.similarity import CLIP_MEAN, CLIP_SPREAD, middle_square
 from models.libraries import WEIGHTS_WRONG, blip_without_weights, words_from
 from shared.errors import ModelError
 
@@ -151,16 +152,12 @@ class ImageReward:
             raise ModelError(f"cannot load ImageReward in {folder}: its tokenizer has {counts}")
         self._network = network.to(device)
         self._device = device
-        self._preparing = Preparing(config, folder, device)
-        self._centre = number(config, "score_centre", CENTRE, folder, signed=True)
-        self._width = number(config, "score_width", WIDTH, folder)
+        self._preparing = Preparing(config, folder, device, CLIP_MEAN, CLIP_SPREAD)
+        self._mapping = Logistic(config, folder, CENTRE, WIDTH, signed=True)
 
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> list[float]:
         """The rewards, mapped to [0, 1]; pictures (n, 3, height, width) in [0, 1]. Raises ModelError."""
-        scores = torch.sigmoid((self.rewards(pictures, prompts) - self._centre) / self._width).tolist()
-        if not all(math.isfinite(score) for score in scores):
-            raise ModelError("ImageReward's score is not finite")
-        return [float(score) for score in scores]
+        return finite(self._mapping(self.rewards(pictures, prompts)), "ImageReward's")
 
     @torch.inference_mode()
     def rewards(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:

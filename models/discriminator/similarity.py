@@ -8,24 +8,24 @@ score_width. Neither score is a probability of anything. ImageReward has a file 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.discriminator.folder import MEAN, SPREAD, number, read_config, triple
+from models.discriminator.folder import read_config
+from models.discriminator.scoring import Logistic, Preparing, finite
 from models.libraries import WEIGHTS_WRONG, clip_from
 from shared.errors import ModelError
 
 # Cosines of drawn pictures with their prompts lie between .15 and .35 with the published CLIP models.
 CENTRE: Final = 0.25
 WIDTH: Final = 0.05
-_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-_SPREAD: Final = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+CLIP_SPREAD: Final = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Similarity:
@@ -42,16 +42,12 @@ class Similarity:
         self._device = device
         self._side = int(network.config.vision_config.image_size)
         self._words = int(network.config.text_config.max_position_embeddings)
-        self._preparing = Preparing(config, folder, device)
-        self._centre = number(config, "score_centre", CENTRE, folder)
-        self._width = number(config, "score_width", WIDTH, folder)
+        self._preparing = Preparing(config, folder, device, CLIP_MEAN, CLIP_SPREAD)
+        self._mapping = Logistic(config, folder, CENTRE, WIDTH)
 
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> list[float]:
         """The cosines, mapped to [0, 1]; pictures (n, 3, height, width) in [0, 1]. Raises ModelError."""
-        scores = torch.sigmoid((self.cosines(pictures, prompts) - self._centre) / self._width).tolist()
-        if not all(math.isfinite(score) for score in scores):
-            raise ModelError("the CLIP model's score is not finite")
-        return [float(score) for score in scores]
+        return finite(self._mapping(self.cosines(pictures, prompts)), "the CLIP model's")
 
     @torch.inference_mode()
     def cosines(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -70,20 +66,6 @@ class Similarity:
 
     def _prepared(self, pictures: Tensor) -> Tensor:
         return self._preparing(middle_square(pictures.to(self._device), self._side))
-
-
-class Preparing:
-    """Normalises pictures in [0, 1] by CLIP's mean and spread of each colour, or those of config.json."""
-
-    def __init__(self, config: dict[str, Any], folder: Path, device: torch.device) -> None:
-        """Raises ModelError where config.json has other than three numbers."""
-        self._mean, self._spread = (
-            torch.tensor(triple(config, name, default, folder), device=device).view(3, 1, 1)
-            for name, default in ((MEAN, _MEAN), (SPREAD, _SPREAD))
-        )
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        return (pictures - self._mean) / self._spread
 
 
 def middle_square(pictures: Tensor, side: int) -> Tensor:
